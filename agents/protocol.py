@@ -1,0 +1,369 @@
+"""The wire between a site agent and the broker: two outbound calls, `sync` and `reports`.
+
+`sync` carries the site's whole state up and the broker's whole wish down, so a lost message costs
+one period and never a decision. `reports` carries numbered facts; a replay is free.
+
+Every message is a frozen dataclass here and plain JSON outside. `decode` is strict: an unknown key,
+a wrong type, a number that is not finite or a text with control characters is refused with the path
+of the field. This module is shared with `broker.gateway` and imports the standard library only.
+
+Units: seconds, samples, GPU, credits as decimal strings, times as RFC 3339 text in UTC.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+PROTOCOL = "hanse.agent/1"
+JOIN_PATH = "/gateway/v1/join"
+SYNC_PATH = "/gateway/v1/sync"
+REPORTS_PATH = "/gateway/v1/reports"
+ROTATE_PATH = "/gateway/v1/rotate"
+
+MAX_REPORTS = 500  #: reports in one batch
+MAX_LOG_CHUNK = 64 * 1024  #: bytes of log in one report, before base64
+MAX_TEXT = 4096  #: characters of any one text field except commands and logs
+MAX_COMMAND = 64 * 1024
+
+T = TypeVar("T")
+
+
+class BadMessage(ValueError):
+    """A message that does not fit the protocol: `path` names the field, `why` says what to mend."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class AttemptState(StrEnum):
+    """What the agent says of one attempt in each sync."""
+
+    WAITING = "waiting"  #: known to the agent, its GPUs are not free yet
+    STARTING = "starting"  #: handed to the driver, no progress line yet
+    RUNNING = "running"  #: the job has reported progress
+    STOPPING = "stopping"  #: told to stop, within its grace
+    ENDED = "ended"  #: over; its final report is journalled and may be under way
+
+
+class EndReason(StrEnum):
+    """Why an attempt is over."""
+
+    EXITED = "exited"  #: the command ended by itself; see exit_code
+    REVOKED = "revoked"  #: stopped because the broker asked
+    FENCED = "fenced"  #: stopped by the site because the broker was out of reach for too long
+    RUNTIME_LIMIT = "runtime_limit"  #: stopped at the job's own limit
+    DECLINED = "declined"  #: the site refuses this lease; `message` says why
+    DRIVER_FAILED = "driver_failed"  #: the local scheduler could not start or keep it
+    LOST = "lost"  #: the process vanished and left no exit record
+    NEVER_STARTED = "never_started"  #: revoked before anything was started here
+
+
+class ReportKind(StrEnum):
+    STARTED = "started"
+    PROGRESS = "progress"
+    LOG = "log"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOffer:
+    name: str
+    gpu: str
+    gpus: int
+    reserve: str  #: credits per GPU-hour, decimal text
+
+
+@dataclass(frozen=True, slots=True)
+class AffinityOffer:
+    pool: str
+    job_class: str
+    samples_per_s: float  #: on `gpus` GPUs of the pool together
+    gpus: int = 1
+    source: str = "declared"  #: "declared" or "probed"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferDocument:
+    """Everything a site puts on offer. Immutable: a change is a new document."""
+
+    pools: tuple[PoolOffer, ...]
+    affinities: tuple[AffinityOffer, ...]
+    valid_from: str | None = None
+    valid_until: str | None = None
+    note: str = ""  #: free text shown to operators and tenants, e.g. a declared throttle
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON; the same offer has the same digest on both sides."""
+        return hashlib.sha256(canonical(encode(self))).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStatus:
+    attempt: str
+    state: AttemptState
+    contract: str | None = None  #: the contract the agent books work under now
+    last_seq: int = 0  #: number of the newest report journalled for this attempt
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    protocol: str
+    agent_version: str
+    boot: str  #: new for every start of the agent; two at once means a copied credential
+    sent_at: str  #: the agent's wall clock, for showing its skew; decides nothing
+    offer_digest: str
+    offer: OfferDocument | None  #: sent on start, on change and when asked
+    attempts: tuple[AttemptStatus, ...]  #: all attempts not yet forgotten
+    orders_seen: str = ""  #: digest of the last orders acted on
+    wait_s: float = 0.0  #: how long the broker may hold the answer while nothing changes
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run. `command` is the tenant's own script: the only field given to a shell."""
+
+    job: str
+    name: str
+    job_class: str
+    command: str
+    setup: str
+    env: dict[str, str]
+    samples_done: int  #: progress of earlier attempts
+    samples_wanted: int  #: what this attempt should train at most
+    probe: bool  #: a short paid measurement, ended after `max_runtime_s` or its samples
+    max_runtime_s: float
+    grace_s: float
+    log_cap_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOrder:
+    attempt: str
+    pool: str
+    gpus: int
+    contract: str
+    contract_samples: int  #: samples paid for under this contract, at most
+    fence_s: float  #: the site stops the job this long after its last answered sync was sent
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeOrder:
+    attempt: str
+    code: str
+    why: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReply:
+    """All the broker wants of the site now. A lease that is absent is unchanged unless revoked."""
+
+    protocol: str
+    server_time: str
+    renew_s: float  #: the site is called silent when it does not sync within this time
+    orders: str  #: digest of leases, revokes, forget and asks
+    leases: tuple[LeaseOrder, ...]
+    revokes: tuple[RevokeOrder, ...]
+    forget: tuple[str, ...]  #: attempts whose end the broker has on record: clean up
+    asks: tuple[str, ...]  #: "offer": send the whole offer with the next sync
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    samples: int  #: trained by this attempt so far
+    contract_samples: int  #: of these, since the agent learned of the report's contract
+    gpu_seconds: float  #: GPUs held times wall seconds since start
+    samples_per_s: float | None = None  #: measured between progress lines; None = too few lines
+    lines: int = 0  #: progress lines behind `samples_per_s`
+    step_time_s: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    offset: int  #: bytes before this chunk in the attempt's log
+    data: str  #: base64
+    truncated: bool = False  #: the cap was reached; nothing follows
+
+    def raw(self) -> bytes:
+        return base64.b64decode(self.data, validate=True)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    reason: EndReason
+    exit_code: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One numbered fact about one attempt; (attempt, seq) is its identity."""
+
+    attempt: str
+    seq: int  #: from 1, without gaps
+    kind: ReportKind
+    at: str
+    contract: str | None = None
+    progress: Progress | None = None  #: with STARTED (zeros), PROGRESS and ENDED (final)
+    log: LogChunk | None = None
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBatch:
+    protocol: str
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    attempt: str
+    seq: int
+    accepted: bool  #: on record now or before: drop it from the journal
+    code: str = ""  #: why not, for a machine; a refused report is dropped too
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReply:
+    protocol: str
+    receipts: tuple[Receipt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    protocol: str
+    token: str
+    agent_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinReply:
+    protocol: str
+    site: str  #: the site's name
+    site_id: str
+    credential: str  #: shown once; the broker keeps a hash
+
+
+@dataclass(frozen=True, slots=True)
+class RotateReply:
+    protocol: str
+    credential: str
+    old_valid_s: float = field(default=300.0)  #: the old credential still works this long
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: one value, one text."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def encode(message: Any) -> Any:
+    """A message as plain JSON values."""
+    if dataclasses.is_dataclass(message) and not isinstance(message, type):
+        return {f.name: encode(getattr(message, f.name)) for f in dataclasses.fields(message)}
+    if isinstance(message, tuple | list):
+        return [encode(item) for item in message]
+    if isinstance(message, dict):
+        return {key: encode(item) for key, item in message.items()}
+    return message
+
+
+def decode(kind: type[T], data: Any, path: str = "") -> T:
+    """Build `kind` from JSON values; raises BadMessage with the path of the first bad field."""
+    if not isinstance(data, dict):
+        raise BadMessage(path or "body", "an object is expected")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
+    for key in data:
+        if key not in fields:
+            raise BadMessage(_join(path, str(key)), "unknown field")
+    values: dict[str, Any] = {}
+    for name, spec in fields.items():
+        here = _join(path, name)
+        if name in data:
+            values[name] = _value(hints[name], data[name], here)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise BadMessage(here, "missing")
+    return kind(**values)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        [inner] = [a for a in typing.get_args(hint) if a is not type(None)]
+        return _value(inner, value, path)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise BadMessage(path, "a list is expected")
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        return _mapping(value, path)
+    if dataclasses.is_dataclass(hint):
+        return decode(cast(Any, hint), value, path)
+    return _scalar(hint, value, path)
+
+
+def _mapping(value: Any, path: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise BadMessage(path, "an object is expected")
+    return {
+        _text(key, path, MAX_TEXT): _text(item, _join(path, str(key)), MAX_COMMAND)
+        for key, item in value.items()
+    }
+
+
+def _scalar(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        try:
+            return hint(value)
+        except ValueError:
+            raise BadMessage(path, f"one of {', '.join(hint)} is expected") from None
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise BadMessage(path, "true or false is expected")
+        return value
+    if hint is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise BadMessage(path, "a whole number is expected")
+        if abs(value) > 2**62:
+            raise BadMessage(path, "too large")
+        return value
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadMessage(path, "a number is expected")
+        if not math.isfinite(value):
+            raise BadMessage(path, "a finite number is expected")
+        return float(value)
+    long = path.endswith(("command", "setup", "data"))
+    return _text(value, path, MAX_LOG_CHUNK * 2 if long else MAX_TEXT)
+
+
+def _text(value: Any, path: str, limit: int) -> str:
+    if not isinstance(value, str):
+        raise BadMessage(path, "text is expected")
+    if len(value) > limit:
+        raise BadMessage(path, f"at most {limit} characters")
+    if "\x00" in value:
+        raise BadMessage(path, "a NUL character is not allowed")
+    return value

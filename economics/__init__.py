@@ -1,0 +1,1 @@
+"""Who gets what, at which price, and who shares the gain. Pure: no clock, no Django, no network."""
