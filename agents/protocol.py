@@ -4,7 +4,7 @@
 one period and never a decision. `reports` carries numbered facts; a replay is free.
 
 Every message is a frozen dataclass here and plain JSON outside. `decode` is strict: an unknown key,
-a wrong type, a number that is not finite or a text with control characters is refused with the path
+a wrong type, a number that is not finite or a text with a NUL is refused with the path
 of the field. This module is shared with `broker.gateway` and imports the standard library only.
 
 Units: seconds, samples, GPU, credits as decimal strings, times as RFC 3339 text in UTC.
@@ -344,19 +344,29 @@ def _scalar(hint: Any, value: Any, path: str) -> Any:
             raise BadMessage(path, "true or false is expected")
         return value
     if hint is int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise BadMessage(path, "a whole number is expected")
-        if abs(value) > 2**62:
-            raise BadMessage(path, "too large")
-        return value
+        return _whole(value, path)
     if hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadMessage(path, "a number is expected")
-        if not math.isfinite(value):
-            raise BadMessage(path, "a finite number is expected")
-        return float(value)
+        return _number(value, path)
     long = path.endswith(("command", "setup", "data"))
     return _text(value, path, MAX_LOG_CHUNK * 2 if long else MAX_TEXT)
+
+
+def _whole(value: Any, path: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadMessage(path, "a whole number is expected")
+    if abs(value) > 2**62:
+        raise BadMessage(path, "too large")
+    return value
+
+
+def _number(value: Any, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadMessage(path, "a number is expected")
+    if isinstance(value, int) and abs(value) > 2**62:
+        raise BadMessage(path, "too large")
+    if not math.isfinite(value):
+        raise BadMessage(path, "a finite number is expected")
+    return float(value)
 
 
 def _text(value: Any, path: str, limit: int) -> str:
@@ -366,4 +376,9 @@ def _text(value: Any, path: str, limit: int) -> str:
         raise BadMessage(path, f"at most {limit} characters")
     if "\x00" in value:
         raise BadMessage(path, "a NUL character is not allowed")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # no file and no database takes half a surrogate pair
+            raise BadMessage(path, "half a surrogate pair is not a character") from None
     return value

@@ -3,6 +3,6 @@
 Importing this package costs the standard library only.
 """
 
-from hanse.report import report
+from hanse.report import checkpoint_dir, is_probe, report, samples_done, samples_wanted
 
-__all__ = ["report"]
+__all__ = ["checkpoint_dir", "is_probe", "report", "samples_done", "samples_wanted"]

@@ -1,0 +1,1 @@
+"""Builders, real servers and fakes that the tests share."""

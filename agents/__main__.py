@@ -1,0 +1,5 @@
+"""`python -m agents …` is `hanse agent …`."""
+
+from agents.cli import app
+
+app()

@@ -1,0 +1,449 @@
+"""The site's configuration: one YAML file, read strictly, so that a typo is a sentence.
+
+A whole example, with every key; only `broker`, `state`, `pools` and `classes` are needed:
+
+    broker: https://broker.example.org     # plain http is accepted on loopback only
+    ca_file: /etc/hanse/ca.pem             # optional: trust this authority instead of the system's
+    state: /var/lib/hanse                  # relative paths start at this file's folder
+    pools:
+      - {name: a100, gpu: A100-80, gpus: 8, reserve: "1.20"}   # credits per GPU-hour, quoted
+      - {name: v100, gpu: V100-16, gpus: 4, reserve: "0.45", devices: ["0", "1", "2", "3"]}
+    classes:
+      resnet50-b64:
+        samples_per_s: {a100: 1450, v100: 390}         # on one GPU
+      llama7b-ft:
+        gpus: 4
+        samples_per_s: {a100: 31.5}                    # on 4 GPUs together
+      bert-base:
+        samples_per_s: {a100: {1: 420, 2: 810, 4: 1500}}
+      gpt2-small:
+        probe: {command: [python3, /opt/probes/gpt2.py], seconds: 60, gpus: 1}
+        pools: [a100]                                  # optional: default all pools
+    offer: {validity_hours: 24, note: "a100 throttled to 300 W"}
+    driver:
+      kind: process                # or: fake (a rehearsal: nothing runs)
+      work: work                   # folders of jobs, kept from attempt to attempt
+      env: {NCCL_SOCKET_IFNAME: eth0}
+      threads_per_gpu: 8
+      memory_mb_per_gpu: 65536     # per process of the job
+      pin_cpus: false
+      keep_work_days: 14
+    logs: {cap_mb: 64, unsent_mb: 4}
+    sync: {wait_s: 20, gap_s: 1, report_s: 10, tick_s: 0.5}
+    grace_s: 120                   # longest grace this site gives a job
+    probes: {parallel: false, max_age_hours: 168}
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from agents.errors import ConfigError
+from agents.protocol import PoolOffer
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  #: pools, classes: also safe as a file name
+DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MEGA = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    name: str
+    gpu: str
+    gpus: int
+    reserve: str  #: credits per GPU-hour, decimal text
+    devices: tuple[str, ...] = ()  #: values for CUDA_VISIBLE_DEVICES, one per GPU; () = none set
+
+    def offer(self) -> PoolOffer:
+        return PoolOffer(self.name, self.gpu, self.gpus, self.reserve)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The site's word: samples/s of a class on `gpus` GPUs of a pool together."""
+
+    pool: str
+    gpus: int
+    samples_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How to measure instead: a command that writes progress lines, stopped after `seconds`."""
+
+    command: tuple[str, ...]
+    seconds: float
+    gpus: int
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobClass:
+    name: str
+    speeds: tuple[Speed, ...] = ()
+    probe: Probe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSettings:
+    validity_hours: float | None = None  #: None: until replaced
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSettings:
+    kind: str
+    work: Path
+    env: dict[str, str]
+    threads_per_gpu: int | None = None
+    memory_mb_per_gpu: int | None = None
+    pin_cpus: bool = False
+    keep_work_days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    cap_bytes: int = 64 * MEGA  #: of one attempt
+    unsent_bytes: int = 4 * MEGA  #: of one attempt, waiting in the journal
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """Seconds."""
+
+    wait_s: float = 20.0  #: longest long-poll
+    gap_s: float = 1.0  #: shortest time between two syncs without news
+    report_s: float = 10.0  #: between two progress reports of one attempt
+    tick_s: float = 0.5  #: between two looks at the jobs
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    parallel: bool = False  #: probes at once disturb each other
+    max_age_hours: float = 168.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    broker: str
+    state: Path
+    pools: tuple[Pool, ...]
+    classes: tuple[JobClass, ...]
+    offer: OfferSettings
+    driver: DriverSettings
+    logs: LogSettings
+    sync: SyncSettings
+    probes: ProbeSettings
+    grace_s: float
+    ca_file: Path | None = None
+
+    def pool(self, name: str) -> Pool | None:
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+    def first_slot(self, name: str) -> int:
+        """Number of the pool's first GPU when all pools' GPUs are counted in a row."""
+        before = 0
+        for pool in self.pools:
+            if pool.name == name:
+                return before
+            before += pool.gpus
+        raise KeyError(name)
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file; raises ConfigError with the path of the first bad key."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), f"is not YAML: {error}") from None
+    return parse(value, folder=path.resolve().parent)
+
+
+def parse(value: Any, *, folder: Path) -> Config:
+    """Check plain values; relative paths start at `folder`."""
+    known = "broker ca_file state pools classes offer driver logs sync grace_s probes"
+    top = _mapping(value, "config", known)
+    for key in ("broker", "state", "pools", "classes"):
+        if key not in top:
+            raise ConfigError(key, "missing")
+    pools = _pools(top["pools"])
+    state = _path(top["state"], "state", folder)
+    ca_file = top.get("ca_file")
+    return Config(
+        broker=broker_url(_text(top["broker"], "broker"), "broker"),
+        ca_file=None if ca_file is None else _path(ca_file, "ca_file", folder),
+        state=state,
+        pools=pools,
+        classes=_classes(top["classes"], pools),
+        offer=_offer(top.get("offer", {})),
+        driver=_driver(top.get("driver", {}), state, folder),
+        logs=_logs(top.get("logs", {})),
+        sync=_sync(top.get("sync", {})),
+        probes=_probes(top.get("probes", {})),
+        grace_s=_number(top.get("grace_s", 120.0), "grace_s", least=0.0),
+    )
+
+
+def broker_url(text: str, path: str) -> str:
+    """https anywhere, plain http on this machine only: a credential never travels in the clear."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigError(path, "an address such as https://broker.example.org is expected")
+    if url.username or url.password or url.query or url.fragment:
+        raise ConfigError(path, "an address without user, query or fragment is expected")
+    if url.scheme == "http" and not is_loopback(url.hostname):
+        raise ConfigError(
+            path,
+            f"plain http to {url.hostname} would show the site's credential to the network; "
+            "use https (plain http is accepted for 127.0.0.0/8, ::1 and localhost)",
+        )
+    return text.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return address in ipaddress.ip_network("127.0.0.0/8")
+    return address == ipaddress.IPv6Address("::1")
+
+
+def _pools(value: Any) -> tuple[Pool, ...]:
+    pools = tuple(_pool(item, f"pools[{i}]") for i, item in enumerate(_list(value, "pools")))
+    if not pools:
+        raise ConfigError("pools", "at least one pool is expected")
+    names = [pool.name for pool in pools]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(f"pools[{i}].name", f"{name} is there twice")
+    return pools
+
+
+def _pool(value: Any, path: str) -> Pool:
+    item = _mapping(value, path, "name gpu gpus reserve devices")
+    for key in ("name", "gpu", "gpus", "reserve"):
+        if key not in item:
+            raise ConfigError(f"{path}.{key}", "missing")
+    gpus = _whole(item["gpus"], f"{path}.gpus", least=1)
+    reserve = item["reserve"]
+    if not isinstance(reserve, str) or not DECIMAL.fullmatch(reserve):
+        raise ConfigError(
+            f"{path}.reserve", 'a quoted decimal of credits per GPU-hour is expected: "1.20"'
+        )
+    devices = tuple(
+        _text(d, f"{path}.devices[{i}]")
+        for i, d in enumerate(_list(item.get("devices", []), f"{path}.devices"))
+    )
+    if devices and len(devices) != gpus:
+        raise ConfigError(f"{path}.devices", f"{gpus} devices are expected, one per GPU")
+    name = _name(item["name"], f"{path}.name")
+    return Pool(name, _text(item["gpu"], f"{path}.gpu"), gpus, reserve, devices)
+
+
+def _classes(value: Any, pools: tuple[Pool, ...]) -> tuple[JobClass, ...]:
+    if not isinstance(value, dict):
+        raise ConfigError("classes", "a mapping of class names is expected")
+    return tuple(_class(name, item, pools) for name, item in value.items())
+
+
+def _class(name: Any, value: Any, pools: tuple[Pool, ...]) -> JobClass:
+    path = f"classes.{name}"
+    _name(name, path)
+    item = _mapping(value, path, "samples_per_s gpus probe pools")
+    if ("samples_per_s" in item) == ("probe" in item):
+        raise ConfigError(path, "either samples_per_s or probe is expected")
+    if "probe" in item:
+        return JobClass(name, probe=_probe(item, path, pools))
+    if "pools" in item:
+        raise ConfigError(f"{path}.pools", "goes with probe; samples_per_s already names the pools")
+    return JobClass(name, speeds=_speeds(item, path, pools))
+
+
+def _speeds(item: dict[str, Any], path: str, pools: tuple[Pool, ...]) -> tuple[Speed, ...]:
+    gpus = _whole(item.get("gpus", 1), f"{path}.gpus", least=1)
+    rates = item["samples_per_s"]
+    if not isinstance(rates, dict) or not rates:
+        raise ConfigError(f"{path}.samples_per_s", "a mapping of pool names is expected")
+    speeds = []
+    for pool_name, rate in rates.items():
+        here = f"{path}.samples_per_s.{pool_name}"
+        pool = _known(pool_name, here, pools)
+        for count, value in (rate if isinstance(rate, dict) else {gpus: rate}).items():
+            count = _whole(count, here, least=1)
+            if count > pool.gpus:
+                raise ConfigError(here, f"pool {pool.name} has {pool.gpus} GPUs, not {count}")
+            speeds.append(Speed(pool.name, count, _positive(value, here)))
+    return tuple(speeds)
+
+
+def _probe(item: dict[str, Any], path: str, pools: tuple[Pool, ...]) -> Probe:
+    here = f"{path}.probe"
+    probe = _mapping(item["probe"], here, "command seconds gpus")
+    if "command" not in probe:
+        raise ConfigError(f"{here}.command", "missing")
+    command = tuple(
+        _text(word, f"{here}.command[{i}]")
+        for i, word in enumerate(_list(probe["command"], f"{here}.command"))
+    )
+    if not command:
+        raise ConfigError(f"{here}.command", "a list of words is expected: [python3, probe.py]")
+    names = _list(item.get("pools", [pool.name for pool in pools]), f"{path}.pools")
+    chosen = tuple(_known(name, f"{path}.pools", pools).name for name in names)
+    gpus = _whole(probe.get("gpus", item.get("gpus", 1)), f"{here}.gpus", least=1)
+    for name in chosen:
+        if gpus > _known(name, path, pools).gpus:
+            raise ConfigError(f"{here}.gpus", f"pool {name} has fewer than {gpus} GPUs")
+    seconds = _positive(probe.get("seconds", 30.0), f"{here}.seconds")
+    return Probe(command, seconds, gpus, chosen)
+
+
+def _offer(value: Any) -> OfferSettings:
+    item = _mapping(value, "offer", "validity_hours note")
+    hours = item.get("validity_hours")
+    return OfferSettings(
+        validity_hours=None if hours is None else _positive(hours, "offer.validity_hours"),
+        note=_text(item.get("note", ""), "offer.note", empty=True),
+    )
+
+
+def _driver(value: Any, state: Path, folder: Path) -> DriverSettings:
+    known = "kind work env threads_per_gpu memory_mb_per_gpu pin_cpus keep_work_days"
+    item = _mapping(value, "driver", known)
+    kind = item.get("kind", "process")
+    if kind not in ("process", "fake"):
+        raise ConfigError("driver.kind", "process or fake is expected")
+    env = item.get("env", {})
+    if not isinstance(env, dict):
+        raise ConfigError("driver.env", "a mapping is expected")
+    for name, text in env.items():
+        if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
+            raise ConfigError(f"driver.env.{name}", "is not a name for an environment variable")
+        _text(text, f"driver.env.{name}", empty=True)
+    threads, memory = item.get("threads_per_gpu"), item.get("memory_mb_per_gpu")
+    return DriverSettings(
+        kind=kind,
+        work=_path(item["work"], "driver.work", folder) if "work" in item else state / "work",
+        env=dict(env),
+        threads_per_gpu=None
+        if threads is None
+        else _whole(threads, "driver.threads_per_gpu", least=1),
+        memory_mb_per_gpu=None
+        if memory is None
+        else _whole(memory, "driver.memory_mb_per_gpu", least=1),
+        pin_cpus=_flag(item.get("pin_cpus", False), "driver.pin_cpus"),
+        keep_work_days=_number(
+            item.get("keep_work_days", 14.0), "driver.keep_work_days", least=0.0
+        ),
+    )
+
+
+def _logs(value: Any) -> LogSettings:
+    item = _mapping(value, "logs", "cap_mb unsent_mb")
+    return LogSettings(
+        cap_bytes=int(_positive(item.get("cap_mb", 64), "logs.cap_mb") * MEGA),
+        unsent_bytes=int(_positive(item.get("unsent_mb", 4), "logs.unsent_mb") * MEGA),
+    )
+
+
+def _sync(value: Any) -> SyncSettings:
+    item = _mapping(value, "sync", "wait_s gap_s report_s tick_s")
+    return SyncSettings(
+        wait_s=_number(item.get("wait_s", 20.0), "sync.wait_s", least=0.0),
+        gap_s=_positive(item.get("gap_s", 1.0), "sync.gap_s"),
+        report_s=_positive(item.get("report_s", 10.0), "sync.report_s"),
+        tick_s=_positive(item.get("tick_s", 0.5), "sync.tick_s"),
+    )
+
+
+def _probes(value: Any) -> ProbeSettings:
+    item = _mapping(value, "probes", "parallel max_age_hours")
+    return ProbeSettings(
+        parallel=_flag(item.get("parallel", False), "probes.parallel"),
+        max_age_hours=_positive(item.get("max_age_hours", 168.0), "probes.max_age_hours"),
+    )
+
+
+def _mapping(value: Any, path: str, known: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(path, "a mapping is expected")
+    for key in value:
+        if key not in known.split():
+            here = str(key) if path == "config" else f"{path}.{key}"
+            raise ConfigError(here, f"unknown key; known are {', '.join(known.split())}")
+    return value
+
+
+def _list(value: Any, path: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ConfigError(path, "a list is expected")
+    return value
+
+
+def _text(value: Any, path: str, *, empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(path, "text is expected (quote it)")
+    if not value and not empty:
+        raise ConfigError(path, "must not be empty")
+    if "\x00" in value:
+        raise ConfigError(path, "a NUL character is not allowed")
+    return value
+
+
+def _name(value: Any, path: str) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ConfigError(path, "letters, digits, dot, dash and underscore are expected")
+    return value
+
+
+def _known(value: Any, path: str, pools: tuple[Pool, ...]) -> Pool:
+    for pool in pools:
+        if pool.name == value:
+            return pool
+    raise ConfigError(path, f"no pool is called {value}")
+
+
+def _number(value: Any, path: str, *, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(path, "a number is expected")
+    if not least <= value < 1e15:
+        raise ConfigError(path, f"a number of at least {least:g} is expected")
+    return float(value)
+
+
+def _positive(value: Any, path: str) -> float:
+    number = _number(value, path, least=0.0)
+    if number == 0.0:
+        raise ConfigError(path, "more than zero is expected")
+    return number
+
+
+def _whole(value: Any, path: str, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(path, "a whole number is expected")
+    if value < least:
+        raise ConfigError(path, f"at least {least} is expected")
+    return value
+
+
+def _flag(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(path, "true or false is expected")
+    return value
+
+
+def _path(value: Any, path: str, folder: Path) -> Path:
+    return folder / Path(_text(value, path)).expanduser()

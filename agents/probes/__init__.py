@@ -1,0 +1,1 @@
+"""What the site has and how fast it is: `capacity` counts, `throughput` measures."""

@@ -1,0 +1,1 @@
+"""The running service: everything a process or a person talks to."""

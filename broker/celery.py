@@ -1,0 +1,31 @@
+"""Celery: who wakes the services up. The database is the record of truth, the queue a hint."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
+
+app = Celery("hanse")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["broker"])
+
+
+@app.on_after_finalize.connect
+def schedule(sender: Celery, **_: object) -> None:
+    """The few periodic ticks, all level-triggered: a lost message costs a tick."""
+    from django.conf import settings  # noqa: PLC0415 - configured only now
+
+    from broker import tasks  # noqa: PLC0415 - it needs the app
+
+    every = settings.TICK_S
+    for task, factor in (
+        (tasks.tick_rounds, 1),
+        (tasks.tick_clocks, 1),
+        (tasks.tick_contracts, 1),
+        (tasks.tick_affinity, 1),
+        (tasks.tick_housekeeping, 1800 / every),
+    ):
+        sender.add_periodic_task(every * factor, task.s(), expires=max(10 * every, 30))

@@ -1,0 +1,173 @@
+"""Between the wire's messages and the federation's values. Nothing is decided here."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from agents import protocol as wire
+from federation.errors import BadInput, FieldProblem
+from federation.models import Site
+from federation.services.leases import Ending
+from federation.services.offers import AffinityLine, OfferDraft, PoolLine
+from federation.services.orders import LeaseWanted, Orders, log_cap_bytes
+from federation.services.reports import LogPiece, Measured, ReportIn
+from federation.services.syncs import AttemptSeen, Hello
+
+
+def uuid_of(text: str, path: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise BadInput(FieldProblem(path, "an id is expected")) from None
+
+
+def time_of(text: str | None, path: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(FieldProblem(path, "an RFC 3339 time is expected")) from None
+    if value.tzinfo is None:
+        raise BadInput(FieldProblem(path, "the time needs a zone, such as Z"))
+    return value.astimezone(UTC)
+
+
+def hello(message: wire.SyncRequest, now: datetime) -> Hello:
+    sent = time_of(message.sent_at, "sent_at")
+    skew = (sent - now).total_seconds() if sent is not None else None
+    return Hello(agent_version=message.agent_version, boot=message.boot, clock_skew_s=skew)
+
+
+def attempts(message: wire.SyncRequest) -> list[AttemptSeen]:
+    return [
+        AttemptSeen(
+            lease_id=uuid_of(a.attempt, f"attempts[{i}].attempt"),
+            state=a.state.value,
+            contract_id=uuid_of(a.contract, f"attempts[{i}].contract") if a.contract else None,
+            last_seq=a.last_seq,
+        )
+        for i, a in enumerate(message.attempts)
+    ]
+
+
+def offer_draft(offer: wire.OfferDocument) -> OfferDraft:
+    return OfferDraft(
+        digest=offer.digest(),
+        pools=[PoolLine(p.name, p.gpu, p.gpus, p.reserve) for p in offer.pools],
+        affinities=[
+            AffinityLine(a.pool, a.job_class, a.gpus, a.samples_per_s, a.source)
+            for a in offer.affinities
+        ],
+        valid_from=time_of(offer.valid_from, "offer.valid_from"),
+        valid_until=time_of(offer.valid_until, "offer.valid_until"),
+        note=offer.note[:1000],
+    )
+
+
+def reports(batch: wire.ReportBatch) -> list[ReportIn]:
+    return [_report(r, f"reports[{i}]") for i, r in enumerate(batch.reports)]
+
+
+def _report(report: wire.Report, path: str) -> ReportIn:
+    if not 1 <= report.seq < 2**31:
+        raise BadInput(FieldProblem(f"{path}.seq", "numbers start at 1"))
+    body: dict[str, Any] = wire.encode(report)
+    body.pop("log", None)
+    return ReportIn(
+        lease_id=uuid_of(report.attempt, f"{path}.attempt"),
+        seq=report.seq,
+        kind=report.kind.value,
+        contract_id=uuid_of(report.contract, f"{path}.contract") if report.contract else None,
+        measured=_measured(report.progress, path) if report.progress else None,
+        log=_log(report.log, path) if report.log else None,
+        ending=_ending(report.end) if report.end else None,
+        body=body,
+    )
+
+
+def _measured(progress: wire.Progress, path: str) -> Measured:
+    counts = (progress.samples, progress.contract_samples, progress.gpu_seconds, progress.lines)
+    if any(not 0 <= count < 2**60 for count in counts):
+        raise BadInput(FieldProblem(f"{path}.progress", "counts are not negative"))
+    if progress.contract_samples > progress.samples:
+        raise BadInput(
+            FieldProblem(f"{path}.progress.contract_samples", "more than the attempt's samples")
+        )
+    speed = progress.samples_per_s
+    if speed is not None and not 0 <= speed < 1e15:
+        raise BadInput(FieldProblem(f"{path}.progress.samples_per_s", "a speed is not negative"))
+    return Measured(
+        samples=progress.samples,
+        contract_samples=progress.contract_samples,
+        gpu_seconds=progress.gpu_seconds,
+        samples_per_s=speed or None,
+        lines=progress.lines,
+        loss=progress.loss,
+    )
+
+
+def _log(chunk: wire.LogChunk, path: str) -> LogPiece:
+    try:
+        data = chunk.raw()
+    except (binascii.Error, ValueError):
+        raise BadInput(FieldProblem(f"{path}.log.data", "base64 is expected")) from None
+    if len(data) > wire.MAX_LOG_CHUNK or not 0 <= chunk.offset < 2**60:
+        raise BadInput(FieldProblem(f"{path}.log", f"at most {wire.MAX_LOG_CHUNK} bytes"))
+    return LogPiece(offset=chunk.offset, data=data, truncated=chunk.truncated)
+
+
+def _ending(end: wire.End) -> Ending:
+    return Ending(reason=end.reason.value, exit_code=end.exit_code, message=end.message)
+
+
+def reply(site: Site, orders: Orders, now: datetime) -> wire.SyncReply:
+    leases = tuple(_lease(w) for w in orders.wanted)
+    revokes = tuple(
+        wire.RevokeOrder(str(r.lease_id), r.code, r.why, r.grace_s) for r in orders.revokes
+    )
+    forget = tuple(str(pk) for pk in orders.forget)
+    asks = ("offer",) if orders.ask_offer else ()
+    digest = hashlib.sha256(
+        wire.canonical(wire.encode([leases, revokes, forget, asks]))
+    ).hexdigest()
+    return wire.SyncReply(
+        protocol=wire.PROTOCOL,
+        server_time=now.isoformat(),
+        renew_s=site.venue.renew_s,
+        orders=digest,
+        leases=leases,
+        revokes=revokes,
+        forget=forget,
+        asks=asks,
+    )
+
+
+def _lease(wanted: LeaseWanted) -> wire.LeaseOrder:
+    lease, job = wanted.lease, wanted.lease.job
+    return wire.LeaseOrder(
+        attempt=str(lease.pk),
+        pool=lease.pool.name,
+        gpus=lease.gpus,
+        contract=str(wanted.contract.pk),
+        contract_samples=wanted.contract.contracted,
+        fence_s=lease.fence_s,
+        spec=wire.JobSpec(
+            job=str(job.pk),
+            name=job.name,
+            job_class=job.job_class.name,
+            command=job.command,
+            setup=job.setup,
+            env=dict(job.env),
+            samples_done=wanted.samples_done,
+            samples_wanted=wanted.samples_wanted,
+            probe=job.kind == job.Kind.PROBE,
+            max_runtime_s=job.max_runtime_s,
+            grace_s=job.grace_s,
+            log_cap_bytes=log_cap_bytes(),
+        ),
+    )

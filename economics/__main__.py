@@ -1,0 +1,105 @@
+"""`python -m economics clear BOOK` and `python -m economics verify BOOK CLEARING`.
+
+Exit 0: done, or every check holds. 1: a check does not hold, or the round could not be decided.
+2: a document or the command line is refused; one line per problem on standard error, nothing
+written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from economics.canonical import LARGEST_FILE, parse_json
+from economics.errors import BadBook, EconomicsError, Problem
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    try:
+        return _clear(asked) if asked.command == "clear" else _verify(asked)
+    except BadBook as refused:
+        print(refused, file=sys.stderr)
+        return 2
+    except EconomicsError as failed:
+        print(failed, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m economics", description="Clear and verify rounds.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    clear = commands.add_parser("clear", help="decide a round")
+    clear.add_argument("book", metavar="BOOK.json", type=Path)
+    clear.add_argument("-o", "--output", metavar="CLEARING.json", type=Path)
+    verify = commands.add_parser("verify", help="re-check a round without a solver")
+    verify.add_argument("book", metavar="BOOK.json", type=Path)
+    verify.add_argument("clearing", metavar="CLEARING.json", type=Path)
+    return parser
+
+
+def _clear(asked: argparse.Namespace) -> int:
+    from economics.book import read_book
+
+    book = read_book(_read(asked.book))
+    from economics.rounds import decide
+
+    text = json.dumps(decide(book), indent=2, ensure_ascii=False) + "\n"
+    if asked.output is None:
+        sys.stdout.write(text)
+    else:
+        _write(asked.output, text)
+    return 0
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    from economics.certificate import verify
+
+    checks = verify(_read(asked.book), _read(asked.clearing))
+    for check in checks:
+        verdict = "holds" if check.holds else "FAILS"
+        line = f"{verdict}  {check.check:<12} off by {check.residual:.3g}, at most {check.tolerance:.3g}"
+        print(f"{line}  {check.detail}".rstrip())
+    return 0 if all(check.holds for check in checks) else 1
+
+
+def _read(path: Path) -> object:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise BadBook((Problem(str(path), f"is larger than {LARGEST_FILE} bytes"),))
+        return parse_json(path.read_bytes(), name=str(path))
+    except OSError as error:
+        raise BadBook((Problem(str(path), error.strerror or str(error)),)) from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside the target and rename, so that nobody ever reads half a file."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise BadBook((Problem(str(path), error.strerror or str(error)),)) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise BadBook((Problem(str(path), error.strerror or str(error)),)) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The welfare programmes: who trains where. Prices come after, from `economics.pricing`."""

@@ -1,0 +1,145 @@
+"""From a clearing to running work: assignments, leases, contracts."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from federation.machines import contract as contract_machine
+from federation.machines import lease as lease_machine
+from federation.machines.contract import ContractState
+from federation.machines.lease import LeaseState
+from federation.models.base import Identified, state_constraint, state_field
+from federation.models.jobs import Job
+from federation.models.rounds import Round
+from federation.models.sites import Pool, Site
+
+
+class Assignment(models.Model):
+    """A job given to a pool by a clearing."""
+
+    class Status(models.TextChoices):
+        RECORDED = "recorded", "recorded"
+        WAITING = "waiting", "waiting for the job to stop elsewhere"
+        PLACED = "placed", "placed"
+        DROPPED = "dropped", "dropped"
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="assignments")
+    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="assignments")
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="+")
+    gpus = models.PositiveIntegerField()
+    samples = models.BigIntegerField(help_text="samples sold in the round")
+    samples_per_s = models.FloatField(help_text="forecast of the award")
+    price_micro = models.BigIntegerField(help_text="micro-credits per GPU-hour")
+    payment_micro = models.BigIntegerField()
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.RECORDED)
+    note = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["round", "job"], name="a_round_awards_a_job_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} on pool {self.pool_id}"
+
+
+class Lease(Identified):
+    """One attempt to run one job at one site."""
+
+    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="leases")
+    attempt = models.PositiveIntegerField()
+    round = models.ForeignKey(
+        Round, on_delete=models.PROTECT, null=True, blank=True, related_name="leases"
+    )
+    site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="leases")
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="leases")
+    gpus = models.PositiveIntegerField()
+    state = state_field(lease_machine.MACHINE, LeaseState.OFFERED)
+    fence_s = models.FloatField()
+    predicted_samples_per_s = models.FloatField(null=True, blank=True)
+    #: when a reply that holds it was first made; null = no agent can have it
+    delivered_at = models.DateTimeField(null=True, blank=True)
+    #: arrival of the last sync that listed it
+    renewed_at = models.DateTimeField()
+    revoke_asked_at = models.DateTimeField(null=True, blank=True)
+    revoke_code = models.CharField(max_length=64, blank=True)
+    revoke_why = models.CharField(max_length=300, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    end_reason = models.CharField(max_length=32, blank=True)
+    end_message = models.CharField(max_length=1000, blank=True)
+    exit_code = models.IntegerField(null=True, blank=True)
+    samples = models.BigIntegerField(default=0)
+    gpu_seconds = models.FloatField(default=0.0)
+    measured_samples_per_s = models.FloatField(null=True, blank=True)
+    progress_lines = models.PositiveIntegerField(default=0)
+    loss = models.FloatField(null=True, blank=True)
+    fitted_lines = models.PositiveIntegerField(default=0)
+    log_bytes = models.BigIntegerField(default=0)
+    log_truncated = models.BooleanField(default=False)
+    reports_highest = models.PositiveIntegerField(default=0)
+    reports_stored = models.PositiveIntegerField(default=0)
+    end_seq = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        indexes = [models.Index(fields=["site", "state"], name="lease_site_state")]
+        constraints = [
+            state_constraint(lease_machine.MACHINE),
+            models.UniqueConstraint(fields=["job", "attempt"], name="attempt_number_is_unique"),
+            models.UniqueConstraint(
+                fields=["job"],
+                condition=Q(state__in=sorted(lease_machine.LIVE)),
+                name="one_live_lease_for_each_job",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} of job {self.job_id}"
+
+
+class Contract(Identified):
+    """Work promised at a rate. `contracted` and `delivered` count samples, or GPU-milliseconds
+    for a probe, whose rate nobody knows yet."""
+
+    class Basis(models.TextChoices):
+        SAMPLES = "samples", "samples"
+        GPU_MS = "gpu_ms", "GPU-milliseconds"
+
+    lease = models.ForeignKey(Lease, on_delete=models.PROTECT, related_name="contracts")
+    sequence = models.PositiveIntegerField()
+    round = models.ForeignKey(
+        Round, on_delete=models.PROTECT, null=True, blank=True, related_name="contracts"
+    )
+    state = state_field(contract_machine.MACHINE, ContractState.HELD)
+    basis = models.CharField(max_length=8, choices=Basis.choices, default=Basis.SAMPLES)
+    gpus = models.PositiveIntegerField()
+    price_micro = models.BigIntegerField(help_text="micro-credits per GPU-hour")
+    contracted = models.BigIntegerField()
+    payment_micro = models.BigIntegerField(help_text="in escrow; the most it can cost")
+    #: planned end; null = until the job ends (not preemptible, or a probe)
+    ends_at = models.DateTimeField(null=True, blank=True)
+    extensions = models.PositiveIntegerField(default=0)
+    superseded_at = models.DateTimeField(null=True, blank=True)
+    delivered = models.BigIntegerField(default=0)
+    gpu_seconds = models.FloatField(default=0.0)
+    paid_micro = models.BigIntegerField(null=True, blank=True)
+    refunded_micro = models.BigIntegerField(null=True, blank=True)
+    settled_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = [
+            state_constraint(contract_machine.MACHINE),
+            models.UniqueConstraint(
+                fields=["lease", "sequence"], name="contract_sequence_is_unique"
+            ),
+            models.CheckConstraint(
+                condition=Q(payment_micro__gte=0) & Q(contracted__gte=0) & Q(delivered__gte=0),
+                name="a_contract_counts_upwards",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"contract {self.sequence} of lease {self.lease_id}"

@@ -1,0 +1,1 @@
+"""Writes: one verb per function, keyword-only, returning facts. Only `broker` enqueues work."""

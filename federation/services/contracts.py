@@ -1,0 +1,210 @@
+"""Write side of contracts: hold, hold over, measure, settle."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+
+from economics.settlement import settle
+from federation.errors import Refused
+from federation.machines.contract import ContractState
+from federation.machines.lease import LIVE, LeaseState
+from federation.models import Contract, Job, Lease, Round
+from federation.services import ledger
+from federation.services.leases import revoke_ask
+from federation.services.story import move
+
+OPEN = (ContractState.HELD, ContractState.RUNNING)
+HOLDOVER_SLACK = 0.5  #: of a round: how late the next round may be before a contract is held over
+
+
+def contract_open(
+    *,
+    lease: Lease,
+    round: Round | None,
+    price_micro: int,
+    contracted: int,
+    payment_micro: int,
+    ends_at: datetime | None,
+    now: datetime,
+    basis: str = Contract.Basis.SAMPLES,
+) -> Contract:
+    """Start a contract on a lease and hold its price in escrow; an earlier one is superseded.
+
+    Runs inside the caller's transaction. Raises Refused when the tenant's funds or the job's
+    `max_cost` do not cover it.
+    """
+    job = Job.objects.get(pk=lease.job_id)
+    if job.spent_micro + job.held_micro + payment_micro > job.max_cost_micro:
+        raise Refused("The job's max_cost does not cover the next round.", code="max_cost")
+    last = lease.contracts.order_by("-sequence").first()
+    if last is not None and last.superseded_at is None:
+        Contract.objects.filter(pk=last.pk).update(superseded_at=now)
+    contract = Contract.objects.create(
+        lease=lease,
+        sequence=last.sequence + 1 if last else 1,
+        round=round,
+        basis=basis,
+        gpus=lease.gpus,
+        price_micro=price_micro,
+        contracted=contracted,
+        payment_micro=payment_micro,
+        ends_at=ends_at,
+        created_at=now,
+    )
+    ledger.escrow_hold(
+        contract=contract, amount_micro=payment_micro, key=f"hold:{contract.pk}", now=now
+    )
+    Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + payment_micro)
+    return contract
+
+
+def contracts_hold_over(*, now: datetime, limit: int = 500) -> list[Contract]:
+    """Prolong contracts whose round is over although no later round has decided about them.
+
+    A void round, a slow solver or the broker's own absence must not make a site work unpaid, nor
+    stop a job. The terms stay; a tenant who cannot pay the prolongation has the job stopped.
+    """
+    late = (
+        Contract.objects.filter(
+            state__in=OPEN,
+            superseded_at__isnull=True,
+            lease__state__in=[LeaseState.ACTIVE, LeaseState.SILENT],
+            lease__revoke_asked_at__isnull=True,
+            lease__job__kind=Job.Kind.TRAINING,
+        )
+        .filter(
+            Q(ends_at__lt=now)
+            | Q(ends_at__isnull=True, delivered__gte=F("contracted"), contracted__gt=0)
+        )
+        .select_related("lease__job__venue", "lease__site__member", "round")
+    )
+    done = []
+    for contract in late.order_by("created_at")[:limit]:
+        job = contract.lease.job
+        slack = timedelta(seconds=job.venue.round_s * HOLDOVER_SLACK)
+        if contract.ends_at is not None and contract.ends_at + slack > now:
+            continue
+        if contract.ends_at is None and job.samples_done >= job.samples:
+            continue  # all its work is done; it only has to end
+        try:
+            with transaction.atomic():
+                if _hold_over(contract, now):
+                    done.append(contract)
+        except Refused as refusal:
+            with transaction.atomic():
+                revoke_ask(lease=contract.lease, code=refusal.code, why=refusal.why, now=now)
+    return done
+
+
+def _hold_over(contract: Contract, now: datetime) -> bool:
+    job = Job.objects.get(pk=contract.lease.job_id)
+    periods = contract.extensions + 1
+    share_work = max(contract.contracted // periods, 1)
+    share_pay = contract.payment_micro // periods
+    if job.spent_micro + job.held_micro + share_pay > job.max_cost_micro:
+        raise Refused("The job's max_cost does not cover more time.", code="max_cost")
+    ends_at = None
+    if contract.ends_at is not None:
+        ends_at = now + timedelta(seconds=contract.lease.job.venue.round_s)
+    won = Contract.objects.filter(pk=contract.pk, extensions=contract.extensions).update(
+        extensions=F("extensions") + 1,
+        contracted=F("contracted") + share_work,
+        payment_micro=F("payment_micro") + share_pay,
+        ends_at=ends_at,
+    )
+    if not won:
+        return False
+    ledger.escrow_hold(
+        contract=contract,
+        amount_micro=share_pay,
+        key=f"hold:{contract.pk}:{periods}",
+        now=now,
+    )
+    Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + share_pay)
+    return True
+
+
+def _complete() -> Q:
+    """All the reports up to the highest one seen are on record, the end among them."""
+    return Q(lease__reports_stored=F("lease__reports_highest"))
+
+
+def _measurable(now: datetime) -> QuerySet[Contract]:
+    later = Contract.objects.filter(
+        lease=OuterRef("lease"), sequence__gt=OuterRef("sequence")
+    ).exclude(state=ContractState.HELD)
+    over = ~Q(lease__state__in=sorted(LIVE))
+    rows = Contract.objects.filter(state__in=OPEN).select_related("lease__job__venue")
+    return rows.filter(
+        (over & _complete() & Q(lease__end_seq=F("lease__reports_highest")))
+        | (over & Q(lease__end_seq__isnull=True))  # fenced or withdrawn: nothing more will count
+        | (Q(superseded_at__isnull=False) & Exists(later) & _complete())
+    )
+
+
+def contracts_measure(*, now: datetime, limit: int = 1000) -> list[Contract]:
+    """Close the books of contracts to which no further work can be added."""
+    done = []
+    for contract in _measurable(now).order_by("created_at")[:limit]:
+        if move(contract, "measure", now=now):
+            done.append(contract)
+    return done + _measure_overdue(now)
+
+
+def _measure_overdue(now: datetime) -> list[Contract]:
+    """Contracts whose last reports never came within the venue's window."""
+    rows = Contract.objects.filter(state__in=OPEN).select_related("lease__job__venue")
+    rows = rows.filter(Q(superseded_at__isnull=False) | Q(lease__ended_at__isnull=False))
+    done = []
+    for contract in rows.order_by("created_at")[:1000]:
+        ended = contract.superseded_at or contract.lease.ended_at
+        window = timedelta(seconds=contract.lease.job.venue.settle_after_s)
+        if ended is not None and ended + window <= now and move(
+            contract, "measure", now=now, code="reports_missing", why="the window is over"
+        ):
+            done.append(contract)
+    return done
+
+
+def contracts_settle(*, now: datetime, limit: int = 1000) -> list[Contract]:
+    """Pay what was delivered, at most what was contracted; refund the rest of the escrow."""
+    due = Contract.objects.filter(state=ContractState.MEASURED).select_related(
+        "lease__job__venue", "lease__job__tenant", "lease__site__member", "round"
+    )
+    return [c for c in due.order_by("created_at")[:limit] if _settle(c, now)]
+
+
+def _settle(contract: Contract, now: datetime) -> bool:
+    paid = settle(
+        payment_micro=contract.payment_micro,
+        contracted=contract.contracted,
+        delivered=contract.delivered,
+    )
+    with transaction.atomic():
+        won = move(
+            contract,
+            "settle",
+            now=now,
+            settled_at=now,
+            paid_micro=paid.pay_micro,
+            refunded_micro=paid.refund_micro,
+        )
+        if not won:
+            return False
+        ledger.escrow_settle(
+            contract=contract, pay_micro=paid.pay_micro, refund_micro=paid.refund_micro, now=now
+        )
+        job = contract.lease.job
+        Job.objects.filter(pk=job.pk).update(
+            held_micro=F("held_micro") - contract.payment_micro,
+            spent_micro=F("spent_micro") + paid.pay_micro,
+            updated_at=now,
+        )
+        if job.parent_id is not None:  # a probe is paid for by the job that needs it
+            Job.objects.filter(pk=job.parent_id).update(
+                spent_micro=F("spent_micro") + paid.pay_micro
+            )
+    return True

@@ -1,0 +1,233 @@
+"""Write side of jobs: submit, cancel, expire."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from federation.errors import BadInput, FieldProblem, NotFound, Refused
+from federation.machines.job import JobState
+from federation.machines.lease import LIVE
+from federation.models import IdempotencyKey, Job, JobClass, Lease, Tenant, Venue
+from federation.models.base import name_validator
+from federation.money import MAX_MICRO, as_text, to_micro
+from federation.selectors.accounts import funds_micro
+from federation.services.leases import revoke_ask
+from federation.services.story import move, tell
+
+MAX_SAMPLES = 10**15
+MAX_GANG = 100_000
+DEFAULT_RUNTIME_S = 7 * 24 * 3600.0
+DEFAULT_GRACE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobDraft:
+    """What a tenant asks for. Fields as in the API; checked by `job_submit`."""
+
+    name: str
+    job_class: str
+    command: str
+    gpus: Sequence[int]
+    samples: int
+    value: Decimal  #: credits per million samples
+    max_cost: Decimal
+    setup: str = ""
+    gpu_kinds: Sequence[str] = ()
+    deadline: datetime | None = None
+    env: Mapping[str, str] | None = None
+    preemptible: bool = True
+    max_runtime_s: float | None = None
+    grace_s: float | None = None
+    sites_allow: Sequence[str] = ()
+    sites_deny: Sequence[str] = ()
+    pools: Sequence[str] = ()
+
+    def digest(self) -> str:
+        """One request, one text: what an idempotency key is held against."""
+        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    job: Job
+    created: bool  #: False: the same key and body came before, this is that job
+
+
+def job_submit(
+    *, tenant: Tenant, venue: Venue, draft: JobDraft, key: str | None, actor: str, now: datetime
+) -> Submitted:
+    """Put a job in the queue. A repeat with the same key and body returns the first one's job.
+
+    Raises BadInput (nothing stored), Refused("idempotency_conflict") when the key was used with
+    another body, Refused("no_funds") when the tenant has no funds at all.
+    """
+    if key is not None and (earlier := _earlier(tenant, key, draft)):
+        return Submitted(earlier, created=False)
+    job_class = JobClass.objects.filter(name=draft.job_class).first()
+    problems = _problems(draft, job_class, now)
+    if problems or job_class is None:
+        raise BadInput(*problems)
+    if funds_micro(tenant, venue) <= 0:
+        raise Refused(
+            f"Tenant {tenant.name} has no free funds in {venue.currency}; ask an operator for a "
+            "deposit.",
+            code="no_funds",
+        )
+    try:
+        with transaction.atomic():
+            job = _create(tenant, venue, job_class, draft, actor, now)
+            if key is not None:
+                IdempotencyKey.objects.create(
+                    tenant=tenant, key=key, body_sha256=draft.digest(), job=job, created_at=now
+                )
+    except IntegrityError:
+        if key is not None and (earlier := _earlier(tenant, key, draft)):
+            return Submitted(earlier, created=False)  # the same request won on another thread
+        raise
+    return Submitted(job, created=True)
+
+
+def _earlier(tenant: Tenant, key: str, draft: JobDraft) -> Job | None:
+    known = (
+        IdempotencyKey.objects.select_related("job__job_class", "job__tenant")
+        .filter(tenant=tenant, key=key)
+        .first()
+    )
+    if known is None:
+        return None
+    if known.body_sha256 != draft.digest():
+        raise Refused(
+            "This Idempotency-Key was used with another body; use a new key for a new job.",
+            code="idempotency_conflict",
+        )
+    return known.job
+
+
+def _create(
+    tenant: Tenant, venue: Venue, job_class: JobClass, draft: JobDraft, actor: str, now: datetime
+) -> Job:
+    job = Job.objects.create(
+        tenant=tenant,
+        venue=venue,
+        name=draft.name,
+        job_class=job_class,
+        command=draft.command,
+        setup=draft.setup,
+        env=dict(draft.env or {}),
+        gpus=sorted(set(draft.gpus)),
+        gpu_kinds=list(draft.gpu_kinds),
+        sites_allow=list(draft.sites_allow),
+        sites_deny=list(draft.sites_deny),
+        pools=list(draft.pools),
+        samples=draft.samples,
+        value_micro=to_micro(draft.value),
+        max_cost_micro=to_micro(draft.max_cost),
+        deadline=draft.deadline,
+        preemptible=draft.preemptible,
+        max_runtime_s=draft.max_runtime_s or DEFAULT_RUNTIME_S,
+        grace_s=DEFAULT_GRACE_S if draft.grace_s is None else draft.grace_s,
+        reason_code="queued",
+        reason="Waits for the next round.",
+        created_at=now,
+        updated_at=now,
+    )
+    tell("job", job.pk, "submit", now=now, actor=actor, to_state=job.state)
+    return job
+
+
+def _problems(draft: JobDraft, job_class: JobClass | None, now: datetime) -> list[FieldProblem]:
+    problems = []
+    try:
+        name_validator(draft.name)
+    except ValidationError as error:
+        problems.append(FieldProblem("name", str(error.messages[0])))
+    if job_class is None:
+        problems.append(
+            FieldProblem(
+                "job_class", f"{draft.job_class} is not a registered job class", "unknown_class"
+            )
+        )
+    if not draft.command.strip():
+        problems.append(FieldProblem("command", "says what to run; it is empty"))
+    if not draft.gpus or not all(1 <= size <= MAX_GANG for size in draft.gpus):
+        problems.append(FieldProblem("gpus", f"one or more sizes from 1 to {MAX_GANG}"))
+    if not 1 <= draft.samples <= MAX_SAMPLES:
+        problems.append(FieldProblem("samples", f"1 to {MAX_SAMPLES}"))
+    for path, amount in (("value", draft.value), ("max_cost", draft.max_cost)):
+        if not amount.is_finite() or not 0 < to_micro(amount) <= MAX_MICRO:
+            problems.append(
+                FieldProblem(path, f"more than 0 and at most {as_text(MAX_MICRO)} credits")
+            )
+    if draft.deadline is not None and draft.deadline <= now:
+        problems.append(FieldProblem("deadline", "lies in the past"))
+    for path, seconds in (("max_runtime_s", draft.max_runtime_s), ("grace_s", draft.grace_s)):
+        if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= 366 * 86400):
+            problems.append(FieldProblem(path, "seconds, at most a year"))
+    return problems
+
+
+def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:
+    """Stop a job: at once when it waits, with grace when it runs. Raises InvalidTransition."""
+    with transaction.atomic():
+        job.refresh_from_db()
+        if job.state == JobState.CANCELLING:
+            return job
+        pending = job.state == JobState.PENDING
+        final: dict[str, Any] = {"ended_at": now} if pending else {}
+        won = move(
+            job,
+            "cancel",
+            now=now,
+            actor=actor,
+            code="cancelled",
+            why="The tenant asked.",
+            reason_code="cancelled",
+            reason="Stopped as the tenant asked." if pending else "The tenant asked to stop it.",
+            updated_at=now,
+            **final,
+        )
+        if won and not pending:
+            for lease in Lease.objects.filter(job=job, state__in=sorted(LIVE)):
+                revoke_ask(lease=lease, code="cancelled", why="The tenant asked.", now=now)
+    job.refresh_from_db()
+    return job
+
+
+def jobs_expire(*, now: datetime, limit: int = 500) -> list[UUID]:
+    """End jobs whose deadline passed while they waited."""
+    late = Job.objects.filter(state=JobState.PENDING, deadline__lte=now).order_by("deadline")
+    return [
+        job.pk
+        for job in late[:limit]
+        if move(
+            job,
+            "expire",
+            now=now,
+            code="deadline",
+            why="The deadline passed before a site was found.",
+            reason_code="deadline",
+            reason="The deadline passed before a site was found.",
+            ended_at=now,
+            updated_at=now,
+        )
+    ]
+
+
+def job_of(*, tenant: Tenant | None, job_id: UUID) -> Job:
+    """The tenant's own job. Raises NotFound for anybody else's: the answer is the same."""
+    job = Job.objects.select_related("job_class", "tenant").filter(pk=job_id, tenant=tenant).first()
+    if job is None:
+        raise NotFound("There is no such job.")
+    return job

@@ -1,0 +1,64 @@
+"""What a fresh federation needs: venues, members, tenants, sites, job classes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from federation.errors import BadInput, FieldProblem, Refused
+from federation.models import JobClass, Member, Site, Tenant, Venue
+from federation.models.base import Identified, name_validator
+from federation.services.story import tell
+
+MAIN_VENUE = "main"
+Row = TypeVar("Row", bound=Identified)
+
+
+def venue_ensure(*, now: datetime, name: str = MAIN_VENUE, **settings: object) -> Venue:
+    """The venue of this name, made with `settings` when it is missing."""
+    venue, _ = Venue.objects.get_or_create(
+        name=name, defaults={"created_at": now, **settings}
+    )
+    return venue
+
+
+def member_create(*, name: str, title: str = "", actor: str, now: datetime) -> Member:
+    return _create(Member(name=name, title=title, created_at=now), "member", actor, now)
+
+
+def tenant_create(*, name: str, member: Member, actor: str, now: datetime) -> Tenant:
+    return _create(Tenant(name=name, member=member, created_at=now), "tenant", actor, now)
+
+
+def site_create(*, name: str, member: Member, venue: Venue, actor: str, now: datetime) -> Site:
+    return _create(
+        Site(name=name, member=member, venue=venue, created_at=now), "site", actor, now
+    )
+
+
+def class_create(
+    *, name: str, title: str = "", owner: Member | None = None, actor: str, now: datetime
+) -> JobClass:
+    return _create(
+        JobClass(name=name, title=title, owner=owner, created_at=now), "class", actor, now
+    )
+
+
+def _create(row: Row, subject: str, actor: str, now: datetime) -> Row:
+    try:
+        name_validator(row.name)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise BadInput(FieldProblem("name", error.messages[0])) from None
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            tell(subject, row.pk, "create", now=now, actor=actor)
+    except IntegrityError:
+        raise Refused(
+            f"There is already a {subject} called {row.name}.",  # type: ignore[attr-defined]
+            code="name_taken",
+        ) from None
+    return row

@@ -1,0 +1,138 @@
+"""From assignments to leases: what a published round starts, prolongs, moves and stops."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+
+from federation.errors import Refused
+from federation.machines.job import JobState
+from federation.machines.lease import LIVE
+from federation.machines.round import RoundState
+from federation.machines.site import SiteState
+from federation.models import Assignment, Job, Lease, Round
+from federation.services.contracts import contract_open
+from federation.services.leases import lease_offer, orders_changed, revoke_ask
+
+Status = Assignment.Status
+
+
+def assignment_carry_out(*, assignment: Assignment, now: datetime) -> str:
+    """Make one assignment real; returns its new status. Runs inside the caller's transaction."""
+    job = Job.objects.select_related("venue", "tenant").get(pk=assignment.job_id)
+    lease = Lease.objects.filter(job=job, state__in=sorted(LIVE)).first()
+    if lease is None and job.state == JobState.PENDING:
+        return _place(assignment, job, now)
+    if lease is None:
+        return _drop(assignment, f"the job is {job.state}")
+    if lease.revoke_asked_at is not None:
+        if job.state == JobState.CANCELLING:
+            return _drop(assignment, "the job is being cancelled")
+        return _set(assignment, Status.WAITING, "for the job's earlier attempt to stop")
+    if lease.pool_id == assignment.pool_id and lease.gpus == assignment.gpus:
+        return _prolong(assignment, lease, now)
+    revoke_ask(
+        lease=lease,
+        code="moved",
+        why=f"Moves to {assignment.gpus} GPU at {assignment.pool}.",
+        now=now,
+    )
+    status = _set(assignment, Status.WAITING, "for the job to stop where it runs")
+    waiting_place(job_id=job.pk, now=now)
+    return status
+
+
+def waiting_place(*, job_id: UUID, now: datetime) -> None:
+    """Place a job that just stopped elsewhere, if the newest published round awarded it."""
+    waiting = (
+        Assignment.objects.filter(job_id=job_id, status=Status.WAITING)
+        .select_related("round", "pool__site")
+        .order_by("-round__number")
+        .first()
+    )
+    if waiting is None or waiting.round.state != RoundState.PUBLISHED:
+        return
+    job = Job.objects.select_related("venue", "tenant").get(pk=job_id)
+    if job.state == JobState.PENDING:
+        _place(waiting, job, now)
+    elif job.state not in (JobState.CHECKPOINTING, JobState.RECOVERING):
+        _drop(waiting, f"the job is {job.state}")
+
+
+def waiting_expire(*, round: Round) -> None:
+    """A newer round has decided: what still waits for an older one is void."""
+    Assignment.objects.filter(
+        status=Status.WAITING, round__venue=round.venue, round__number__lt=round.number
+    ).update(status=Status.DROPPED, note="a newer round decided")
+
+
+def _place(assignment: Assignment, job: Job, now: datetime) -> str:
+    pool = assignment.pool
+    if pool.site.state not in (SiteState.ONLINE, SiteState.SILENT):
+        return _drop(assignment, f"site {pool.site.name} is {pool.site.state}")
+    try:
+        with transaction.atomic():
+            lease = lease_offer(
+                job=job,
+                pool=pool,
+                gpus=assignment.gpus,
+                round=assignment.round,
+                fence_s=job.venue.fence_s,
+                predicted_samples_per_s=assignment.samples_per_s,
+                now=now,
+            )
+            if lease is None:
+                return _drop(assignment, f"the job is {job.state}")
+            _open(assignment, lease, job, now)
+    except Refused as refusal:
+        Job.objects.filter(pk=job.pk).update(outcome_code=refusal.code, outcome_why=refusal.why)
+        return _drop(assignment, refusal.why)
+    return _set(assignment, Status.PLACED, "")
+
+
+def _prolong(assignment: Assignment, lease: Lease, now: datetime) -> str:
+    job = Job.objects.select_related("venue").get(pk=lease.job_id)
+    try:
+        with transaction.atomic():
+            _open(assignment, lease, job, now)
+    except Refused as refusal:
+        revoke_ask(lease=lease, code=refusal.code, why=refusal.why, now=now)
+        return _drop(assignment, refusal.why)
+    Lease.objects.filter(pk=lease.pk).update(predicted_samples_per_s=assignment.samples_per_s)
+    orders_changed(lease.site_id)
+    return _set(assignment, Status.PLACED, "prolonged")
+
+
+def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None:
+    """The contract of the award: for one round, or for all the work when not preemptible."""
+    contracted, payment = assignment.samples, assignment.payment_micro
+    ends_at: datetime | None = now + timedelta(seconds=job.venue.round_s)
+    if not job.preemptible:
+        ends_at = None
+        remaining = max(job.samples - job.samples_done, contracted)
+        room = job.max_cost_micro - job.spent_micro - job.held_micro
+        full = -(-payment * remaining // max(contracted, 1))
+        if full > room:  # sell what the tenant can pay; the rest is decided when it runs out
+            remaining = max(contracted, remaining * room // full)
+            full = max(payment, payment * remaining // max(contracted, 1))
+        contracted, payment = remaining, full
+    contract_open(
+        lease=lease,
+        round=assignment.round,
+        price_micro=assignment.price_micro,
+        contracted=contracted,
+        payment_micro=payment,
+        ends_at=ends_at,
+        now=now,
+    )
+
+
+def _set(assignment: Assignment, status: str, note: str) -> str:
+    Assignment.objects.filter(pk=assignment.pk).update(status=status, note=note[:300])
+    return status
+
+
+def _drop(assignment: Assignment, note: str) -> str:
+    return _set(assignment, Status.DROPPED, note)

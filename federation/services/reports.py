@@ -1,0 +1,225 @@
+"""Write side of agents' reports: stored once by number, applied in any order to the same end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, Sum
+
+from federation.machines.contract import ContractState
+from federation.machines.job import JobState
+from federation.machines.lease import LIVE, LeaseState
+from federation.models import Contract, Job, Lease, LogChunk, Report, Site
+from federation.services.leases import Ending, LeaseEnded, lease_end, orders_changed
+from federation.services.placement import waiting_place
+from federation.services.story import allows, move
+
+MAX_COUNT = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Totals of one attempt so far; every number only ever grows."""
+
+    samples: int
+    contract_samples: int
+    gpu_seconds: float
+    samples_per_s: float | None
+    lines: int
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    offset: int
+    data: bytes
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReportIn:
+    lease_id: UUID
+    seq: int
+    kind: str
+    contract_id: UUID | None
+    measured: Measured | None
+    log: LogPiece | None
+    ending: Ending | None
+    body: dict[str, Any]  #: as received, without the log's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptOut:
+    lease_id: UUID
+    seq: int
+    accepted: bool
+    code: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    receipts: tuple[ReceiptOut, ...]
+    ended: tuple[LeaseEnded, ...]
+
+
+def reports_accept(*, site: Site, reports: Sequence[ReportIn], now: datetime) -> Accepted:
+    """Store and apply a batch. A report seen before is accepted again and changes nothing."""
+    by_lease: dict[UUID, list[ReportIn]] = defaultdict(list)
+    for report in reports:
+        by_lease[report.lease_id].append(report)
+    receipts: list[ReceiptOut] = []
+    ended: list[LeaseEnded] = []
+    for lease_id, batch in by_lease.items():
+        with transaction.atomic():
+            lease = (
+                Lease.objects.select_for_update(of=("self",))
+                .select_related("job", "site", "pool")
+                .filter(pk=lease_id, site=site)
+                .first()
+            )
+            if lease is None:
+                receipts += [_unknown(r) for r in batch]
+                continue
+            ended += _accept(lease, batch, now)
+            receipts += [ReceiptOut(r.lease_id, r.seq, accepted=True) for r in batch]
+    return Accepted(tuple(receipts), tuple(ended))
+
+
+def _unknown(report: ReportIn) -> ReceiptOut:
+    return ReceiptOut(
+        report.lease_id,
+        report.seq,
+        accepted=False,
+        code="unknown_attempt",
+        why="This site has no such attempt.",
+    )
+
+
+def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnded]:
+    """Everything new in `batch`, in the order of its numbers, under the lease's lock."""
+    seen = set(
+        Report.objects.filter(lease=lease, seq__in=[r.seq for r in batch]).values_list(
+            "seq", flat=True
+        )
+    )
+    fresh = sorted({r.seq: r for r in batch if r.seq not in seen}.values(), key=lambda r: r.seq)
+    if not fresh:
+        return []
+    counts = lease.state != LeaseState.FENCED
+    Report.objects.bulk_create(
+        Report(
+            lease=lease, seq=r.seq, kind=r.kind, body=r.body, received_at=now, applied=counts
+        )
+        for r in fresh
+    )
+    ends = [r for r in fresh if r.ending is not None]
+    Lease.objects.filter(pk=lease.pk).update(
+        reports_stored=F("reports_stored") + len(fresh),
+        reports_highest=max(lease.reports_highest, fresh[-1].seq),
+        **({"end_seq": ends[-1].seq} if ends else {}),
+    )
+    _store_logs(lease, fresh)
+    if counts:
+        for report in fresh:
+            if report.measured is not None:
+                _apply(lease, report, report.measured, now)
+    if ends:
+        orders_changed(lease.site_id)  # so that the agent hears it may forget the attempt
+    facts = []
+    for report in ends:
+        fact = lease_end(
+            lease=lease,
+            ending=report.ending,  # type: ignore[arg-type]
+            now=now,
+            actor=f"agent:{lease.site.name}",
+        )
+        if fact is not None:
+            facts.append(fact)
+            waiting_place(job_id=lease.job_id, now=now)
+    return facts
+
+
+def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
+    pieces = [r.log for r in fresh if r.log is not None]
+    if not pieces:
+        return
+    LogChunk.objects.bulk_create(
+        (
+            LogChunk(lease=lease, offset=p.offset, size=len(p.data), data=p.data)
+            for p in pieces
+            if p.data
+        ),
+        ignore_conflicts=True,
+    )
+    top = max(p.offset + len(p.data) for p in pieces)
+    Lease.objects.filter(pk=lease.pk, log_bytes__lt=top).update(log_bytes=top)
+    if any(p.truncated for p in pieces):
+        Lease.objects.filter(pk=lease.pk).update(log_truncated=True)
+
+
+def _apply(lease: Lease, report: ReportIn, measured: Measured, now: datetime) -> None:
+    """Raise the totals of lease, contract and job to what the report says; never lower them."""
+    gained = max(0, measured.samples - lease.samples)
+    lease.samples += gained
+    lease.gpu_seconds = max(lease.gpu_seconds, measured.gpu_seconds)
+    if measured.samples_per_s is not None and measured.lines >= lease.progress_lines:
+        lease.measured_samples_per_s = measured.samples_per_s
+        lease.progress_lines = measured.lines
+        lease.loss = measured.loss if measured.loss is not None else lease.loss
+    lease.started_at = lease.started_at or now
+    lease.save(
+        update_fields=[
+            "samples",
+            "gpu_seconds",
+            "measured_samples_per_s",
+            "progress_lines",
+            "loss",
+            "started_at",
+        ]
+    )
+    if gained:
+        Job.objects.filter(pk=lease.job_id).update(
+            samples_done=F("samples_done") + gained, updated_at=now
+        )
+    _deliver(report, lease, measured, now)
+    _job_moves(lease, measured, now)
+
+
+def _deliver(report: ReportIn, lease: Lease, measured: Measured, now: datetime) -> None:
+    contract = Contract.objects.filter(pk=report.contract_id, lease=lease).first()
+    if contract is None:
+        return
+    earlier = Contract.objects.filter(lease=lease, sequence__lt=contract.sequence)
+    before = earlier.aggregate(total=Sum("gpu_seconds"))["total"] or 0.0
+    gpu_seconds = max(0.0, measured.gpu_seconds - before)
+    done = measured.contract_samples
+    if contract.basis == Contract.Basis.GPU_MS:
+        done = int(gpu_seconds * 1000)
+    if contract.state not in (ContractState.HELD, ContractState.RUNNING):
+        return  # measured already: kept, moves nothing
+    move(
+        contract,
+        "deliver",
+        now=now,
+        delivered=max(contract.delivered, done),
+        gpu_seconds=max(contract.gpu_seconds, gpu_seconds),
+    )
+
+
+def _job_moves(lease: Lease, measured: Measured, now: datetime) -> None:
+    job = Job.objects.get(pk=lease.job_id)
+    if lease.state not in LIVE:
+        return
+    event = "run" if measured.samples > 0 else "start"
+    quiet = (JobState.RUNNING, JobState.STARTING) if event == "start" else (JobState.RUNNING,)
+    if job.state in quiet or job.state == JobState.RECOVERING:
+        return
+    if allows(job, event):
+        move(job, event, now=now, actor=f"agent:{lease.site.name}", updated_at=now)

@@ -1,0 +1,337 @@
+"""Write side of rounds: open, close, claim, record, publish, settle; or void, with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
+
+from economics.book import document_sha256
+from federation.decision import Decision
+from federation.machines.contract import MACHINE as CONTRACT
+from federation.machines.contract import ContractState
+from federation.machines.lease import LIVE
+from federation.machines.round import RoundState
+from federation.models import (
+    Assignment,
+    Contract,
+    Job,
+    Lease,
+    Member,
+    Pool,
+    PoolPrice,
+    Round,
+    RoundOffer,
+    Snapshot,
+    Venue,
+)
+from federation.services.leases import revoke_ask
+from federation.services.ledger import stability_transfer
+from federation.services.placement import assignment_carry_out, waiting_expire
+from federation.services.probes import probes_place
+from federation.services.story import move, tell
+from federation.snapshot import Book, awards_read, book_build, pack, price_micro, unpack
+
+MAX_CLAIMS = 3  #: workers that may try a round before it is void
+DECIDING = (RoundState.CLOSED, RoundState.SOLVING, RoundState.CLEARED)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClaim:
+    """The right to decide a round until its deadline. `token` guards the record."""
+
+    round_id: UUID
+    number: int
+    token: UUID
+    book: dict[str, Any]
+
+
+def round_ensure_open(*, venue: Venue, now: datetime) -> Round | None:
+    """The venue's open round; a new one when there is none and the venue is not paused."""
+    current = Round.objects.filter(venue=venue, state=RoundState.OPEN).first()
+    if current is not None or venue.paused:
+        return current
+    with transaction.atomic():
+        Venue.objects.select_for_update().get(pk=venue.pk)
+        if Round.objects.filter(venue=venue, state=RoundState.OPEN).exists():
+            return None
+        last = Round.objects.filter(venue=venue).order_by("-number").first()
+        opened = Round.objects.create(
+            venue=venue,
+            number=last.number + 1 if last else 1,
+            closes_at=now + timedelta(seconds=venue.round_s),
+            created_at=now,
+        )
+        tell("round", opened.pk, "open", now=now, to_state=opened.state)
+    return opened
+
+
+def rounds_close(*, now: datetime) -> list[UUID]:
+    """Freeze the book of every open round whose gate is due. Returns the rounds to be solved.
+
+    A round waits while an earlier one of its venue is being decided, and its gate moves on while
+    nobody bids: an empty round would say nothing.
+    """
+    due = Round.objects.filter(
+        state=RoundState.OPEN, closes_at__lte=now, venue__paused=False
+    ).select_related("venue")
+    closed = []
+    for round in due:
+        with transaction.atomic():
+            Venue.objects.select_for_update().get(pk=round.venue_id)
+            if Round.objects.filter(venue=round.venue, state__in=DECIDING).exists():
+                continue
+            probes_place(venue=round.venue, now=now)
+            book = book_build(venue=round.venue, now=now)
+            _tell_left_out(round, book)
+            if not book.document["jobs"]:
+                Round.objects.filter(pk=round.pk, state=RoundState.OPEN).update(
+                    closes_at=now + timedelta(seconds=round.venue.round_s)
+                )
+                continue
+            if _freeze(round, book, now):
+                closed.append(round.pk)
+    return closed
+
+
+def _freeze(round: Round, book: Book, now: datetime) -> bool:
+    won = move(
+        round,
+        "close",
+        now=now,
+        closed_at=now,
+        bids=len(book.document["jobs"]),
+        offered_gpus=book.gpus,
+    )
+    if won:
+        Snapshot.objects.create(
+            round=round,
+            sha256=document_sha256(book.document),
+            body=pack(book.document),
+            created_at=now,
+        )
+        RoundOffer.objects.bulk_create(RoundOffer(round=round, offer=o) for o in book.offers)
+    return won
+
+
+def _tell_left_out(round: Round, book: Book) -> None:
+    for left in book.left_out:
+        _outcome(left.job_id, round.number, left.code, left.why)
+
+
+def _outcome(job_id: UUID, number: int, code: str, why: str) -> None:
+    Job.objects.filter(pk=job_id).update(
+        outcome_round=number, outcome_code=code[:64], outcome_why=why[:1000]
+    )
+
+
+def rounds_due(*, now: datetime) -> list[UUID]:
+    """Rounds that wait for a solver, or whose solver missed its deadline."""
+    return list(
+        Round.objects.filter(
+            Q(state=RoundState.CLOSED) | Q(state=RoundState.SOLVING, claim_deadline__lt=now)
+        )
+        .order_by("closed_at")
+        .values_list("pk", flat=True)
+    )
+
+
+def round_claim(*, round_id: UUID, token: UUID, now: datetime) -> RoundClaim | None:
+    """Take a round to decide it; None when another worker has it. The third loss voids it."""
+    round = Round.objects.select_related("venue", "snapshot").filter(pk=round_id).first()
+    if round is None or round.state not in (RoundState.CLOSED, RoundState.SOLVING):
+        return None
+    if round.state == RoundState.SOLVING and (round.claim_deadline or now) >= now:
+        return None
+    if round.claims >= MAX_CLAIMS:
+        round_void(
+            round=round,
+            code="solver_lost",
+            why=f"{MAX_CLAIMS} workers in turn did not come back with a clearing.",
+            now=now,
+        )
+        return None
+    patience = timedelta(seconds=round.venue.solve_patience_s)
+    taken_over = round.state == RoundState.SOLVING
+    with transaction.atomic():
+        held = Round.objects.filter(pk=round.pk, claims=round.claims, token=round.token)
+        if not held.update(token=token, claims=round.claims + 1, claim_deadline=now + patience):
+            return None
+        move(
+            round,
+            "claim",
+            now=now,
+            code="taken_over" if taken_over else "",
+            why="the earlier worker did not come back" if taken_over else "",
+        )
+    if round.snapshot.body is None:
+        return None
+    return RoundClaim(round.pk, round.number, token, unpack(round.snapshot.body))
+
+
+def round_record(
+    *, claim: RoundClaim, decision: Decision, solve_s: float, now: datetime
+) -> bool:
+    """Write a decision down, if the claim still holds; False = somebody else owns the round now."""
+    round = Round.objects.select_related("venue").get(pk=claim.round_id)
+    if round.token != claim.token or round.state != RoundState.SOLVING:
+        return False
+    if decision.clearing is None:
+        return round_void(
+            round=round, code=decision.void_code, why=decision.void_why, now=now, token=claim.token
+        )
+    clearing = decision.clearing
+    with transaction.atomic():
+        Venue.objects.select_for_update().get(pk=round.venue_id)
+        held = Round.objects.filter(pk=round.pk, token=claim.token, state=RoundState.SOLVING)
+        if not held.exists() or not move(
+            round,
+            "record",
+            now=now,
+            cleared_at=now,
+            clearing=pack(clearing),
+            clearing_sha256=clearing["sha256"],
+            welfare=clearing["welfare"],
+            bound=clearing["bound"],
+            gap=clearing["gap"],
+            regret=clearing["regret"],
+            certified=all(c["holds"] for c in clearing["certificate"]),
+            solve_s=solve_s,
+            traded_gpu_hours=sum(a["gpu_hours"] for a in clearing["allocation"]),
+        ):
+            return False
+        _record_rows(round, claim.book, clearing)
+    return True
+
+
+def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -> None:
+    pools = {str(p): p.pk for p in Pool.objects.filter(site__venue=round.venue).select_related("site")}
+    awards = awards_read(book=book, clearing=clearing, pools=pools)
+    Assignment.objects.bulk_create(
+        Assignment(
+            round=round,
+            job_id=a.job_id,
+            pool_id=a.pool_id,
+            gpus=a.gpus,
+            samples=a.samples,
+            samples_per_s=a.samples_per_s,
+            price_micro=a.price_micro,
+            payment_micro=a.payment_micro,
+        )
+        for a in awards
+    )
+    traded: dict[str, float] = {}
+    for line in clearing["allocation"]:
+        traded[line["pool"]] = traded.get(line["pool"], 0.0) + line["gpu_hours"]
+    PoolPrice.objects.bulk_create(
+        PoolPrice(
+            round=round,
+            pool_id=pools[row["id"]],
+            price_micro=price_micro(clearing["prices"][row["id"]]),
+            reserve_micro=price_micro(row["reserve"]),
+            gpus=row["gpus"],
+            traded_gpu_hours=traded.get(row["id"], 0.0),
+        )
+        for row in book["pools"]
+    )
+    for line in clearing["unplaced"]:
+        _outcome(UUID(line["job"]), round.number, line["reason"], line["why"])
+    for award in awards:
+        words = f"{award.gpus} GPU at {next(n for n, p in pools.items() if p == award.pool_id)}"
+        _outcome(award.job_id, round.number, "awarded", f"Awarded {words}.")
+
+
+def rounds_publish(*, now: datetime) -> list[UUID]:
+    """Carry cleared rounds out: leases offered, prolonged, moved or asked back."""
+    published = []
+    for round in Round.objects.filter(state=RoundState.CLEARED).select_related("venue", "snapshot"):
+        with transaction.atomic():
+            Venue.objects.select_for_update().get(pk=round.venue_id)
+            if not move(round, "publish", now=now, published_at=now):
+                continue
+            waiting_expire(round=round)
+            _stop_outbid(round, now)
+            rows = Assignment.objects.filter(round=round).select_related("pool__site", "round")
+            for assignment in rows.order_by("job_id"):
+                assignment_carry_out(assignment=assignment, now=now)
+        published.append(round.pk)
+    return published
+
+
+def _stop_outbid(round: Round, now: datetime) -> None:
+    """Running jobs that bid in this round and were not awarded again give their GPUs back."""
+    book = unpack(round.snapshot.body) if round.snapshot.body else {"jobs": []}
+    ran = {job["id"]: job["running_on"] for job in book["jobs"] if "running_on" in job}
+    kept = {str(pk) for pk in Assignment.objects.filter(round=round).values_list("job_id", flat=True)}
+    ids = [UUID(job) for job in ran.keys() - kept]
+    live = Lease.objects.filter(job_id__in=ids, state__in=sorted(LIVE)).select_related(
+        "job", "pool__site", "site"
+    )
+    for lease in live:
+        if str(lease.pool) == ran[str(lease.job_id)]:
+            why = lease.job.outcome_why or "Its GPUs were awarded to others in this round."
+            revoke_ask(lease=lease, code="outbid", why=why, now=now)
+
+
+def rounds_settle(*, now: datetime) -> list[UUID]:
+    """Close published rounds all of whose contracts are paid; post their stability transfers."""
+    unpaid = Contract.objects.filter(round=OuterRef("pk")).exclude(
+        state__in=[ContractState.SETTLED, *CONTRACT.final]
+    )
+    waiting = Assignment.objects.filter(round=OuterRef("pk"), status=Assignment.Status.WAITING)
+    due = Round.objects.filter(
+        ~Exists(unpaid), ~Exists(waiting), state=RoundState.PUBLISHED
+    ).select_related("venue")
+    settled = []
+    for round in due:
+        with transaction.atomic():
+            if move(round, "settle", now=now, ended_at=now):
+                stability_transfer(round=round, transfers=_transfers(round), now=now)
+                settled.append(round.pk)
+    return settled
+
+
+def _transfers(round: Round) -> dict[Member, int]:
+    if round.clearing is None:
+        return {}
+    amounts = {
+        name: int(micro)
+        for name, micro in unpack(round.clearing).get("transfers_micro", {}).items()
+        if micro
+    }
+    members = Member.objects.in_bulk(list(amounts), field_name="name")
+    return {members[name]: micro for name, micro in amounts.items()}
+
+
+def round_void(
+    *, round: Round, code: str, why: str, now: datetime, token: UUID | None = None, actor: str = "broker"
+) -> bool:
+    """End a round without trade. Jobs stay in the queue; running ones are held over."""
+    if token is not None and not Round.objects.filter(pk=round.pk, token=token).exists():
+        return False
+    return move(
+        round,
+        "void",
+        now=now,
+        actor=actor,
+        code=code,
+        why=why,
+        ended_at=now,
+        void_code=code,
+        void_why=why[:1000],
+    )
+
+
+def snapshots_forget(*, now: datetime) -> int:
+    """Drop the bodies of snapshots past their venue's retention; the hashes stay."""
+    count = 0
+    for venue in Venue.objects.all():
+        limit = now - timedelta(days=venue.retention_days)
+        count += Snapshot.objects.filter(
+            round__venue=venue, created_at__lt=limit, body__isnull=False
+        ).update(body=None)
+    return count

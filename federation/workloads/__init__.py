@@ -1,0 +1,1 @@
+"""How each kind of work becomes a demand. Pure: no Django."""
