@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from agents import config as configuration
@@ -203,10 +204,10 @@ def _show_status(value: dict[str, Any], output: Output) -> None:
         rate = item["progress"]["samples_per_s"]
         state = item["state"] if item["reason"] is None else f"{item['state']}: {item['reason']}"
         table.add_row(
-            item["attempt"],
+            _plain(item["attempt"]),
             state,
-            item["job"] or "",
-            item["pool"] or "",
+            _plain(item["job"] or ""),
+            _plain(item["pool"] or ""),
             str(item["gpus"]),
             str(item["progress"]["samples"]),
             "" if rate is None else f"{rate:.4g}",
@@ -243,6 +244,11 @@ def _show_probes(found: list[Measurement], cores: int, output: Output) -> None:
         )
     Console().print(table)
     typer.echo(f"{cores} cores")
+
+
+def _plain(text: str) -> str:
+    """Names come from outside: no markup and no control characters on the operator's terminal."""
+    return escape("".join(c if c.isprintable() else "?" for c in text[:64]))
 
 
 def _table(*names: str) -> Table:

@@ -47,6 +47,7 @@ import yaml
 
 from agents.errors import ConfigError
 from agents.protocol import PoolOffer
+from agents.reading import a_flag, a_list, a_mapping, a_number, a_path, a_positive, a_text, a_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  #: pools, classes: also safe as a file name
 DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
@@ -172,16 +173,16 @@ def load(path: Path) -> Config:
 def parse(value: Any, *, folder: Path) -> Config:
     """Check plain values; relative paths start at `folder`."""
     known = "broker ca_file state pools classes offer driver logs sync grace_s probes"
-    top = _mapping(value, "config", known)
+    top = a_mapping(value, "config", known)
     for key in ("broker", "state", "pools", "classes"):
         if key not in top:
             raise ConfigError(key, "missing")
     pools = _pools(top["pools"])
-    state = _path(top["state"], "state", folder)
+    state = a_path(top["state"], "state", folder)
     ca_file = top.get("ca_file")
     return Config(
-        broker=broker_url(_text(top["broker"], "broker"), "broker"),
-        ca_file=None if ca_file is None else _path(ca_file, "ca_file", folder),
+        broker=broker_url(a_text(top["broker"], "broker"), "broker"),
+        ca_file=None if ca_file is None else a_path(ca_file, "ca_file", folder),
         state=state,
         pools=pools,
         classes=_classes(top["classes"], pools),
@@ -190,7 +191,7 @@ def parse(value: Any, *, folder: Path) -> Config:
         logs=_logs(top.get("logs", {})),
         sync=_sync(top.get("sync", {})),
         probes=_probes(top.get("probes", {})),
-        grace_s=_number(top.get("grace_s", 120.0), "grace_s", least=0.0),
+        grace_s=a_number(top.get("grace_s", 120.0), "grace_s", least=0.0),
     )
 
 
@@ -223,7 +224,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _pools(value: Any) -> tuple[Pool, ...]:
-    pools = tuple(_pool(item, f"pools[{i}]") for i, item in enumerate(_list(value, "pools")))
+    pools = tuple(_pool(item, f"pools[{i}]") for i, item in enumerate(a_list(value, "pools")))
     if not pools:
         raise ConfigError("pools", "at least one pool is expected")
     names = [pool.name for pool in pools]
@@ -234,24 +235,24 @@ def _pools(value: Any) -> tuple[Pool, ...]:
 
 
 def _pool(value: Any, path: str) -> Pool:
-    item = _mapping(value, path, "name gpu gpus reserve devices")
+    item = a_mapping(value, path, "name gpu gpus reserve devices")
     for key in ("name", "gpu", "gpus", "reserve"):
         if key not in item:
             raise ConfigError(f"{path}.{key}", "missing")
-    gpus = _whole(item["gpus"], f"{path}.gpus", least=1)
+    gpus = a_whole(item["gpus"], f"{path}.gpus", least=1)
     reserve = item["reserve"]
     if not isinstance(reserve, str) or not DECIMAL.fullmatch(reserve):
         raise ConfigError(
             f"{path}.reserve", 'a quoted decimal of credits per GPU-hour is expected: "1.20"'
         )
     devices = tuple(
-        _text(d, f"{path}.devices[{i}]")
-        for i, d in enumerate(_list(item.get("devices", []), f"{path}.devices"))
+        a_text(d, f"{path}.devices[{i}]")
+        for i, d in enumerate(a_list(item.get("devices", []), f"{path}.devices"))
     )
     if devices and len(devices) != gpus:
         raise ConfigError(f"{path}.devices", f"{gpus} devices are expected, one per GPU")
     name = _name(item["name"], f"{path}.name")
-    return Pool(name, _text(item["gpu"], f"{path}.gpu"), gpus, reserve, devices)
+    return Pool(name, a_text(item["gpu"], f"{path}.gpu"), gpus, reserve, devices)
 
 
 def _classes(value: Any, pools: tuple[Pool, ...]) -> tuple[JobClass, ...]:
@@ -263,7 +264,7 @@ def _classes(value: Any, pools: tuple[Pool, ...]) -> tuple[JobClass, ...]:
 def _class(name: Any, value: Any, pools: tuple[Pool, ...]) -> JobClass:
     path = f"classes.{name}"
     _name(name, path)
-    item = _mapping(value, path, "samples_per_s gpus probe pools")
+    item = a_mapping(value, path, "samples_per_s gpus probe pools")
     if ("samples_per_s" in item) == ("probe" in item):
         raise ConfigError(path, "either samples_per_s or probe is expected")
     if "probe" in item:
@@ -274,7 +275,7 @@ def _class(name: Any, value: Any, pools: tuple[Pool, ...]) -> JobClass:
 
 
 def _speeds(item: dict[str, Any], path: str, pools: tuple[Pool, ...]) -> tuple[Speed, ...]:
-    gpus = _whole(item.get("gpus", 1), f"{path}.gpus", least=1)
+    gpus = a_whole(item.get("gpus", 1), f"{path}.gpus", least=1)
     rates = item["samples_per_s"]
     if not isinstance(rates, dict) or not rates:
         raise ConfigError(f"{path}.samples_per_s", "a mapping of pool names is expected")
@@ -283,46 +284,46 @@ def _speeds(item: dict[str, Any], path: str, pools: tuple[Pool, ...]) -> tuple[S
         here = f"{path}.samples_per_s.{pool_name}"
         pool = _known(pool_name, here, pools)
         for count, value in (rate if isinstance(rate, dict) else {gpus: rate}).items():
-            count = _whole(count, here, least=1)
+            count = a_whole(count, here, least=1)
             if count > pool.gpus:
                 raise ConfigError(here, f"pool {pool.name} has {pool.gpus} GPUs, not {count}")
-            speeds.append(Speed(pool.name, count, _positive(value, here)))
+            speeds.append(Speed(pool.name, count, a_positive(value, here)))
     return tuple(speeds)
 
 
 def _probe(item: dict[str, Any], path: str, pools: tuple[Pool, ...]) -> Probe:
     here = f"{path}.probe"
-    probe = _mapping(item["probe"], here, "command seconds gpus")
+    probe = a_mapping(item["probe"], here, "command seconds gpus")
     if "command" not in probe:
         raise ConfigError(f"{here}.command", "missing")
     command = tuple(
-        _text(word, f"{here}.command[{i}]")
-        for i, word in enumerate(_list(probe["command"], f"{here}.command"))
+        a_text(word, f"{here}.command[{i}]")
+        for i, word in enumerate(a_list(probe["command"], f"{here}.command"))
     )
     if not command:
         raise ConfigError(f"{here}.command", "a list of words is expected: [python3, probe.py]")
-    names = _list(item.get("pools", [pool.name for pool in pools]), f"{path}.pools")
+    names = a_list(item.get("pools", [pool.name for pool in pools]), f"{path}.pools")
     chosen = tuple(_known(name, f"{path}.pools", pools).name for name in names)
-    gpus = _whole(probe.get("gpus", item.get("gpus", 1)), f"{here}.gpus", least=1)
+    gpus = a_whole(probe.get("gpus", item.get("gpus", 1)), f"{here}.gpus", least=1)
     for name in chosen:
         if gpus > _known(name, path, pools).gpus:
             raise ConfigError(f"{here}.gpus", f"pool {name} has fewer than {gpus} GPUs")
-    seconds = _positive(probe.get("seconds", 30.0), f"{here}.seconds")
+    seconds = a_positive(probe.get("seconds", 30.0), f"{here}.seconds")
     return Probe(command, seconds, gpus, chosen)
 
 
 def _offer(value: Any) -> OfferSettings:
-    item = _mapping(value, "offer", "validity_hours note")
+    item = a_mapping(value, "offer", "validity_hours note")
     hours = item.get("validity_hours")
     return OfferSettings(
-        validity_hours=None if hours is None else _positive(hours, "offer.validity_hours"),
-        note=_text(item.get("note", ""), "offer.note", empty=True),
+        validity_hours=None if hours is None else a_positive(hours, "offer.validity_hours"),
+        note=a_text(item.get("note", ""), "offer.note", empty=True),
     )
 
 
 def _driver(value: Any, state: Path, folder: Path) -> DriverSettings:
     known = "kind work env threads_per_gpu memory_mb_per_gpu pin_cpus keep_work_days"
-    item = _mapping(value, "driver", known)
+    item = a_mapping(value, "driver", known)
     kind = item.get("kind", "process")
     if kind not in ("process", "fake"):
         raise ConfigError("driver.kind", "process or fake is expected")
@@ -332,75 +333,49 @@ def _driver(value: Any, state: Path, folder: Path) -> DriverSettings:
     for name, text in env.items():
         if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
             raise ConfigError(f"driver.env.{name}", "is not a name for an environment variable")
-        _text(text, f"driver.env.{name}", empty=True)
+        a_text(text, f"driver.env.{name}", empty=True)
     threads, memory = item.get("threads_per_gpu"), item.get("memory_mb_per_gpu")
     return DriverSettings(
         kind=kind,
-        work=_path(item["work"], "driver.work", folder) if "work" in item else state / "work",
+        work=a_path(item["work"], "driver.work", folder) if "work" in item else state / "work",
         env=dict(env),
         threads_per_gpu=None
         if threads is None
-        else _whole(threads, "driver.threads_per_gpu", least=1),
+        else a_whole(threads, "driver.threads_per_gpu", least=1),
         memory_mb_per_gpu=None
         if memory is None
-        else _whole(memory, "driver.memory_mb_per_gpu", least=1),
-        pin_cpus=_flag(item.get("pin_cpus", False), "driver.pin_cpus"),
-        keep_work_days=_number(
+        else a_whole(memory, "driver.memory_mb_per_gpu", least=1),
+        pin_cpus=a_flag(item.get("pin_cpus", False), "driver.pin_cpus"),
+        keep_work_days=a_number(
             item.get("keep_work_days", 14.0), "driver.keep_work_days", least=0.0
         ),
     )
 
 
 def _logs(value: Any) -> LogSettings:
-    item = _mapping(value, "logs", "cap_mb unsent_mb")
+    item = a_mapping(value, "logs", "cap_mb unsent_mb")
     return LogSettings(
-        cap_bytes=int(_positive(item.get("cap_mb", 64), "logs.cap_mb") * MEGA),
-        unsent_bytes=int(_positive(item.get("unsent_mb", 4), "logs.unsent_mb") * MEGA),
+        cap_bytes=int(a_positive(item.get("cap_mb", 64), "logs.cap_mb") * MEGA),
+        unsent_bytes=int(a_positive(item.get("unsent_mb", 4), "logs.unsent_mb") * MEGA),
     )
 
 
 def _sync(value: Any) -> SyncSettings:
-    item = _mapping(value, "sync", "wait_s gap_s report_s tick_s")
+    item = a_mapping(value, "sync", "wait_s gap_s report_s tick_s")
     return SyncSettings(
-        wait_s=_number(item.get("wait_s", 20.0), "sync.wait_s", least=0.0),
-        gap_s=_positive(item.get("gap_s", 1.0), "sync.gap_s"),
-        report_s=_positive(item.get("report_s", 10.0), "sync.report_s"),
-        tick_s=_positive(item.get("tick_s", 0.5), "sync.tick_s"),
+        wait_s=a_number(item.get("wait_s", 20.0), "sync.wait_s", least=0.0),
+        gap_s=a_positive(item.get("gap_s", 1.0), "sync.gap_s"),
+        report_s=a_positive(item.get("report_s", 10.0), "sync.report_s"),
+        tick_s=a_positive(item.get("tick_s", 0.5), "sync.tick_s"),
     )
 
 
 def _probes(value: Any) -> ProbeSettings:
-    item = _mapping(value, "probes", "parallel max_age_hours")
+    item = a_mapping(value, "probes", "parallel max_age_hours")
     return ProbeSettings(
-        parallel=_flag(item.get("parallel", False), "probes.parallel"),
-        max_age_hours=_positive(item.get("max_age_hours", 168.0), "probes.max_age_hours"),
+        parallel=a_flag(item.get("parallel", False), "probes.parallel"),
+        max_age_hours=a_positive(item.get("max_age_hours", 168.0), "probes.max_age_hours"),
     )
-
-
-def _mapping(value: Any, path: str, known: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(path, "a mapping is expected")
-    for key in value:
-        if key not in known.split():
-            here = str(key) if path == "config" else f"{path}.{key}"
-            raise ConfigError(here, f"unknown key; known are {', '.join(known.split())}")
-    return value
-
-
-def _list(value: Any, path: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConfigError(path, "a list is expected")
-    return value
-
-
-def _text(value: Any, path: str, *, empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(path, "text is expected (quote it)")
-    if not value and not empty:
-        raise ConfigError(path, "must not be empty")
-    if "\x00" in value:
-        raise ConfigError(path, "a NUL character is not allowed")
-    return value
 
 
 def _name(value: Any, path: str) -> str:
@@ -414,36 +389,3 @@ def _known(value: Any, path: str, pools: tuple[Pool, ...]) -> Pool:
         if pool.name == value:
             return pool
     raise ConfigError(path, f"no pool is called {value}")
-
-
-def _number(value: Any, path: str, *, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(path, "a number is expected")
-    if not least <= value < 1e15:
-        raise ConfigError(path, f"a number of at least {least:g} is expected")
-    return float(value)
-
-
-def _positive(value: Any, path: str) -> float:
-    number = _number(value, path, least=0.0)
-    if number == 0.0:
-        raise ConfigError(path, "more than zero is expected")
-    return number
-
-
-def _whole(value: Any, path: str, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(path, "a whole number is expected")
-    if value < least:
-        raise ConfigError(path, f"at least {least} is expected")
-    return value
-
-
-def _flag(value: Any, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(path, "true or false is expected")
-    return value
-
-
-def _path(value: Any, path: str, folder: Path) -> Path:
-    return folder / Path(_text(value, path)).expanduser()

@@ -62,11 +62,13 @@ class Journal:
 
     def keep(self, attempt: Attempt) -> Attempt:
         """Hold a value in memory only: what can be read again after a crash costs no write."""
-        self._attempts[attempt.attempt] = attempt
-        return attempt
+        kept = replace(attempt, last_seq=self._last_seq(attempt.attempt))
+        self._attempts[attempt.attempt] = kept
+        return kept
 
     def record(self, attempt: Attempt, facts: Iterable[Report] = (), *, at: str = "") -> Attempt:
         """Write the attempt as it is now and the facts that tell of it, in one transaction."""
+        attempt = replace(attempt, last_seq=self._last_seq(attempt.attempt))
         with self._transaction():
             for fact in facts:
                 attempt = replace(attempt, last_seq=attempt.last_seq + 1)
@@ -78,7 +80,8 @@ class Journal:
                 " FROM attempts), ?) ON CONFLICT (attempt) DO UPDATE SET body = excluded.body",
                 (name, canonical(encode(attempt)).decode()),
             )
-        return self.keep(attempt)
+        self._attempts[attempt.attempt] = attempt
+        return attempt
 
     def forget(self, attempt: str) -> None:
         """Drop an ended attempt and whatever of it is unsent; its id stays seen."""
@@ -133,6 +136,11 @@ class Journal:
     def noted(self, name: str) -> str:
         row = self._db.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return "" if row is None else str(row[0])
+
+    def _last_seq(self, attempt: str) -> int:
+        """The numbering is the journal's own, however old the value that a caller brings."""
+        known = self._attempts.get(attempt)
+        return 0 if known is None else known.last_seq
 
     def _insert(self, report: Report) -> None:
         body = canonical(encode(report)).decode()

@@ -22,6 +22,8 @@ from agents.offer import Showcase
 from agents.protocol import (
     MAX_REPORTS,
     PROTOCOL,
+    AttemptState,
+    AttemptStatus,
     Receipt,
     ReportBatch,
     ReportReply,
@@ -36,6 +38,7 @@ FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 SLOW_RETRY_S = 60.0  #: after a refusal
 TOO_MUCH = frozenset({400, 413, 422})  #: a batch the broker will never take as it is
+NEWS_SHARE = 0.1  #: of the gap between syncs, when there is something to tell
 SHARE = 1 / 3  #: of the renewal and fence times that a long-poll may take
 
 
@@ -159,8 +162,9 @@ class Loop:
         self._heed(reply.asks)
         self._orders = reply.orders
         self._note(reply)
-        news = self.site.statuses() != request.attempts or not self._offer_is_out()
-        self._next["sync"] = 0.0 if news else sent + self._settings.gap_s
+        news = _states(self.site.statuses()) != _states(request.attempts)
+        soon = news or not self._offer_is_out()
+        self._next["sync"] = sent + self._settings.gap_s * (NEWS_SHARE if soon else 1.0)
 
     def _heed(self, asks: tuple[str, ...]) -> None:
         for ask in asks:
@@ -240,3 +244,8 @@ class Loop:
         """A little apart from other agents that lost the broker at the same moment."""
         spread = 0.75 + 0.5 * (sum(self._boot.encode()) % 100) / 100
         self._next[kind] = self._clock.boottime() + delay * spread
+
+
+def _states(statuses: tuple[AttemptStatus, ...]) -> list[tuple[str, AttemptState, str | None]]:
+    """What of the attempts is worth a sync of its own; report numbers are not."""
+    return [(status.attempt, status.state, status.contract) for status in statuses]

@@ -290,7 +290,7 @@ def decode(kind: type[T], data: Any, path: str = "") -> T:
     fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
     for key in data:
         if key not in fields:
-            raise BadMessage(_join(path, str(key)), "unknown field")
+            raise BadMessage(_join(path, str(key) or '""'), "unknown field")
     values: dict[str, Any] = {}
     for name, spec in fields.items():
         here = _join(path, name)

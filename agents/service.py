@@ -1,4 +1,7 @@
-"""Puts an agent together and runs it until it is told to stop."""
+"""Puts an agent together and runs it until it is told to stop.
+
+Under systemd use `KillMode=process`: the agent may be restarted, its jobs' guards must not be.
+"""
 
 from __future__ import annotations
 
@@ -153,6 +156,7 @@ def probe_missing(agent: Agent) -> None:
     prober = Prober(config=agent.config, driver=driver, clock=agent.clock)
 
     def measure() -> None:
+        prober.clear()
         found = [*kept, *prober.answer(missing)]
         save(agent.folder.measured, found)
         showcase.offer = document(agent.config, [item.offer() for item in found])

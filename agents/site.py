@@ -313,11 +313,8 @@ class Site:
         if self._progress_is_news(seen, now):
             told.append(facts.fact_progress(seen, self._at()))
             seen = replace(seen, told_at=now, told_lines=seen.meter.lines)
-        if told:
-            self._journal.record(seen, told)
-        else:
-            self._journal.keep(seen)
-        self._stop_full_probe(seen)
+        kept = self._journal.record(seen, told) if told else self._journal.keep(seen)
+        self._stop_full_probe(kept)
 
     def _look(self, attempt: Attempt) -> Attempt:
         """Exit first, progress after: nothing is written once the exit is known."""

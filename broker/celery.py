@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from celery.signals import worker_process_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
 
@@ -29,3 +30,9 @@ def schedule(sender: Celery, **_: object) -> None:
         (tasks.tick_housekeeping, 1800 / every),
     ):
         sender.add_periodic_task(every * factor, task.s(), expires=max(10 * every, 30))
+
+
+@worker_process_init.connect
+def warm_up(**_: object) -> None:
+    """Import the solvers before the first round needs them: they cost seconds when cold."""
+    import economics.rounds  # noqa: F401, PLC0415

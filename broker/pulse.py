@@ -27,7 +27,7 @@ async def keep_pulse() -> None:
     """Beat four times within the gap after which the gateway would count as away."""
     while True:
         try:
-            await sync_to_async(_beat)()
+            await sync_to_async(_beat, thread_sensitive=False)()
         except DatabaseError:
             log.warning("pulse.database_away")
         await asyncio.sleep(settings.PULSE_GAP_S / 4)

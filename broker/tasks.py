@@ -40,9 +40,7 @@ def rounds_out() -> None:
 @shared_task
 def solve_round(round_id: str) -> None:
     """Claim, decide with no database open, record; then publish at once."""
-    claim = rounds.round_claim(
-        round_id=uuid.UUID(round_id), token=uuid.uuid4(), now=timezone.now()
-    )
+    claim = rounds.round_claim(round_id=uuid.UUID(round_id), token=uuid.uuid4(), now=timezone.now())
     if claim is None:
         return
     started = time.monotonic()

@@ -26,15 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _clear(asked) if asked.command == "clear" else _verify(asked)
     except BadBook as refused:
-        print(refused, file=sys.stderr)
+        sys.stderr.write(f"{refused}\n")
         return 2
     except EconomicsError as failed:
-        print(failed, file=sys.stderr)
+        sys.stderr.write(f"{failed}\n")
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m economics", description="Clear and verify rounds.")
+    parser = argparse.ArgumentParser(
+        prog="python -m economics", description="Clear and verify rounds."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     clear = commands.add_parser("clear", help="decide a round")
     clear.add_argument("book", metavar="BOOK.json", type=Path)
@@ -65,8 +67,9 @@ def _verify(asked: argparse.Namespace) -> int:
     checks = verify(_read(asked.book), _read(asked.clearing))
     for check in checks:
         verdict = "holds" if check.holds else "FAILS"
-        line = f"{verdict}  {check.check:<12} off by {check.residual:.3g}, at most {check.tolerance:.3g}"
-        print(f"{line}  {check.detail}".rstrip())
+        sums = f"off by {check.residual:.3g}, at most {check.tolerance:.3g}"
+        line = f"{verdict}  {check.check:<12} {sums}  {check.detail}".rstrip()
+        sys.stdout.write(f"{line}\n")
     return 0 if all(check.holds for check in checks) else 1
 
 

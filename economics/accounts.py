@@ -1,6 +1,6 @@
-"""What an award means in GPU-hours and credits: use, welfare, payments, payoffs, regret. numpy only.
+"""What an award means in GPU-hours and credits: use, welfare, payments, payoffs, regret.
 
-Both sides use it: the round that publishes, on the numbers as published, and the check.
+numpy only. Both sides use it, on the numbers as published: the round and its check.
 Axes as in market.py: N sites · P pools · J jobs · K columns.
 """
 
@@ -100,8 +100,9 @@ def site_payoffs(market: Market, share: Array, paid: Array) -> Array:
 def _best_divisible(market: Market, job: int, margin: Array) -> float:
     """Best bundle of a divisible job: stay at no charge, or go anywhere and pay for moving."""
     at = np.arange(market.columns)[market.columns_of(job)]
-    anywhere = _best_mix(market, job, at, margin) - market.move_charge[job]
-    if not market.move_charge[job]:
+    charge = float(market.move_charge[job])
+    anywhere = _best_mix(market, job, at, margin) - charge
+    if not charge:
         return anywhere
     at_home = _best_mix(market, job, at[market.stays[at]], margin)
     return max(anywhere, at_home)

@@ -66,7 +66,7 @@ def read_book(document: object) -> Book:
     fields = Fields(document, "", problems, BOOK_KEYS)
     _check_format(fields, problems)
     hours = fields.number("round_hours")
-    if "round_hours" in fields and hours == 0.0:
+    if fields.raw.get("round_hours") in (0, 0.0) and fields.raw["round_hours"] is not False:
         fields.refuse("round_hours", "must be a positive number")
 
     pools = sorted(read_pools(fields, problems), key=lambda row: row.id)

@@ -125,7 +125,7 @@ def _row_key(row: Mapping[str, Any], key: str) -> tuple[float, str]:
 
 
 def _within_depth(value: object, levels: int) -> bool:
-    """Whether nesting ends within `levels`; level by level, so deep input cannot exhaust the stack."""
+    """Whether nesting ends within `levels`; no recursion, so deep input cannot harm."""
     layer = [value]
     for _ in range(levels):
         layer = [child for item in layer for child in _children(item)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,11 @@ from economics.reasons import unplaced
 
 RELATIVE = 1e-6  # tolerance of solver quantities, times max(1, welfare)
 WRITTEN = 1e-8  # tolerance of numbers that only rounding to 9 decimals can change
-RECORDED = ("core", "standalone")  # checks the round records and numpy alone cannot redo
+RECORDED = (
+    "core",
+    "core_searched",
+    "standalone",
+)  # checks the round records and numpy alone cannot redo
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +105,9 @@ def _award(book: Book, published: Published) -> Iterator[Check]:
     )
     yield measured("demand", missed, RELATIVE)
 
-    broken = np.count_nonzero(market.gang[market.job] & (share != 0) & (share != 1))
-    twice = np.count_nonzero(
-        np.bincount(market.job[share > 0], minlength=market.jobs)[market.gang] > 1
-    )
+    broken = int(np.count_nonzero(market.gang[market.job] & (share != 0) & (share != 1)))
+    served = np.bincount(market.job[share > 0], minlength=market.jobs)[market.gang]
+    twice = int(np.count_nonzero(served > 1))
     yield measured("gangs", broken + twice, 0.0)
     yield measured("permitted", published.strangers, 0.0)
     yield measured("msamples", published.msamples_off, RELATIVE)
@@ -116,7 +120,10 @@ def _money(book: Book, published: Published) -> Iterator[Check]:
     lost = accounts.job_rent(market, published.share, rent) - gain
     yield measured("no_loss", _worst(lost[market.floor == 0]), tolerance)
 
-    off = [abs(line.payment_micro - due) for line, due in zip(published.lines, published.due)]
+    off = [
+        abs(line.payment_micro - due)
+        for line, due in zip(published.lines, published.due, strict=True)
+    ]
     yield measured("payments", max(off, default=0), 0.0)
     yield measured("budget", published.overspent_micro, 0.0)
 
@@ -150,7 +157,7 @@ def _optimality(book: Book, published: Published) -> Iterator[Check]:
     yield measured("welfare", abs(welfare - published.welfare), tolerance)
     yield measured("regret", abs(regret - published.regret), tolerance)
     ladder = (welfare, published.bound, published.lp_bound, welfare + regret)
-    steps = [low - high for low, high in zip(ladder, ladder[1:])]
+    steps = [low - high for low, high in pairwise(ladder)]
     yield measured("bound", max(steps), tolerance)
     if market.divisible and not np.isfinite(market.ceiling).any():
         yield measured("support", regret - book.rules.epsilon * welfare, tolerance)
@@ -167,9 +174,7 @@ def status_of(published: Published) -> str:
     return "optimal" if met else "within_gap"
 
 
-def _documents(
-    book: Book, published: Published, clearing: Mapping[str, Any]
-) -> Iterator[Check]:
+def _documents(book: Book, published: Published, clearing: Mapping[str, Any]) -> Iterator[Check]:
     yield measured("book_sha256", float(clearing["book_sha256"] != book.sha256), 0.0)
     try:
         digest = document_sha256(clearing)
@@ -178,8 +183,7 @@ def _documents(
     yield measured("sha256", float(clearing["sha256"] != digest), 0.0)
     recorded = {row.check: row for row in published.certificate}
     wrong = sum(
-        not (row.holds and 0.0 <= row.residual <= row.tolerance)
-        for row in published.certificate
+        not (row.holds and 0.0 <= row.residual <= row.tolerance) for row in published.certificate
     )
     for check in recompute(book, published):
         row = recorded.get(check.check)

@@ -12,6 +12,7 @@ import numpy as np
 from economics.market import Market
 from economics.rows import AffinityRow, FloorRow, JobRow, PoolRow, TransferRow
 
+FLOOR_ROOM = 1e-7  # relative; a floor that takes all a site has must not fail by rounding
 SAMPLES_PER_S_TO_M_PER_HOUR = 3600 / 1e6
 
 
@@ -71,7 +72,7 @@ def lay_out(sheet: Sheet) -> Market:
         home=np.array([site[row.site] for row in jobs], dtype=np.int64),
         demand=np.array([row.demand if row.gang else row.wanted for row in jobs], dtype=float),
         width=np.array([row.max_gpus * sheet.hours for row in jobs], dtype=float),
-        floor=np.array([floor.get(row.id, 0.0) for row in jobs], dtype=float),
+        floor=(1 - FLOOR_ROOM) * np.array([floor.get(row.id, 0.0) for row in jobs]),
         gang=np.array([bool(row.gang) for row in jobs], dtype=bool),
         move_charge=np.array([_move_charge(row) for row in jobs], dtype=float),
         job=np.array([column.job for column in columns], dtype=np.int64),

@@ -1,4 +1,4 @@
-"""What can go wrong in a round, as facts. Everything raised on purpose here is an `EconomicsError`."""
+"""What can go wrong in a round, as facts; all of them are an `EconomicsError`."""
 
 from __future__ import annotations
 

@@ -17,6 +17,10 @@ from economics.errors import NotCleared
 from economics.market import Array, Mask
 
 POSITIVE = 1e-7  # multipliers above this hold their row tight; everything is scaled to about one
+EXACT = 1e-10  # violation accepted of a polished point
+TOUCHING = (1e-5, 1e-6, 1e-4, 1e-7)  # slacks taken for tight, in the order they are tried
+POLISH_LOSS = 1e-7  # squared distance a polished point may be further off than the solver's
+RANK = 1e-10  # relative size below which a singular value is zero
 ACCURATE = 1e-7  # violation accepted of a point that a solver calls inaccurate
 
 
@@ -81,20 +85,67 @@ def nearest(space: Polyhedron, anchor: Array) -> Array:
 
 def _project(space: Polyhedron, anchor: Array) -> Array:
     failures = []
-    for solver, options in _SOLVERS:
+    for solver, options in SOLVERS:
         status, point = _solve_projection(space, anchor, solver, options)
         if point is not None and space.violation(point) <= ACCURATE:
-            return np.maximum(point, 0.0)
+            return np.maximum(_polished(space, anchor, np.maximum(point, 0.0)), 0.0)
         failures.append(f"{solver}: {status}")
     raise NotCleared("no solver found the nearest prices (" + "; ".join(failures) + ")")
 
 
-_SOLVERS: tuple[tuple[str, dict[str, float]], ...] = (
-    ("CLARABEL", {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}),
+SOLVERS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("CLARABEL", {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}),
     ("CLARABEL", {}),
     ("HIGHS", {}),
     ("OSQP", {"eps_abs": 1e-10, "eps_rel": 1e-10, "max_iter": 200_000}),
 )
+
+
+def _polished(space: Polyhedron, anchor: Array, point: Array) -> Array:
+    """The exact projection on the rows and bounds the solver's point touches, if it is feasible.
+
+    An interior-point answer stops a little short of its face, by as much as 1e-6 of a price; two
+    solvers stop at different places. The face itself is the same for both.
+    """
+    best = point
+    reach = float(np.square(point[: anchor.size] - anchor).sum())
+    for touching in TOUCHING:
+        refined = _on_face(space, anchor, point, touching)
+        distance = float(np.square(refined[: anchor.size] - anchor).sum())
+        if space.violation(refined) <= EXACT and distance <= reach + POLISH_LOSS:
+            return refined
+    return best
+
+
+def _on_face(space: Polyhedron, anchor: Array, point: Array, touching: float) -> Array:
+    """Nearest point to the anchor where everything within `touching` of tight is tight."""
+    slack = space.matrix @ point - space.least
+    rows = np.flatnonzero(space.tight | (slack < touching))
+    zero = point < touching
+    free = np.flatnonzero(~zero)
+    refined = np.zeros(point.shape)
+    if not free.size:
+        return refined
+    left = space.matrix[rows][:, free].toarray()
+    start = point[free]
+    start = start + np.linalg.lstsq(left, space.least[rows] - left @ start, rcond=RANK)[0]
+    ways = _null_space(left)
+    aims = free < anchor.size
+    if ways.size and aims.any():
+        move = np.linalg.lstsq(ways[aims], anchor[free[aims]] - start[aims], rcond=RANK)[0]
+        start = start + ways @ move
+    refined[free] = start
+    return refined
+
+
+def _null_space(matrix: Array) -> Array:
+    """Directions that change no row, as columns."""
+    if not matrix.size:
+        return np.eye(matrix.shape[1])
+    _, sizes, right = np.linalg.svd(matrix, full_matrices=True)
+    rank = int(np.count_nonzero(sizes > RANK * max(sizes[0], 1.0)))
+    directions: Array = right[rank:].T
+    return directions
 
 
 def _solve_projection(
@@ -107,7 +158,9 @@ def _solve_projection(
     for rows, relation in ((space.tight, "tight"), (~space.tight, "loose")):
         if rows.any():
             left = space.matrix[rows] @ point
-            rules.append(left == space.least[rows] if relation == "tight" else left >= space.least[rows])
+            rules.append(
+                left == space.least[rows] if relation == "tight" else left >= space.least[rows]
+            )
     distance = cp.sum_squares(point[: anchor.size] - anchor) if anchor.size else cp.Constant(0.0)
     problem = cp.Problem(cp.Minimize(distance), rules)
     with warnings.catch_warnings():

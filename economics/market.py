@@ -59,13 +59,15 @@ class Market:
                 _check_shape(name, getattr(self, name), size)
         for name in ("capacity", "reserve", "floor", "move_charge", "cost", "value"):
             _check_amounts(name, getattr(self, name))
-        for name, limit in (("owner", self.sites), ("home", self.sites)):
-            _check_index(name, getattr(self, name), limit)
-        for name, limit in (("job", self.jobs), ("pool", self.pools)):
+        for name, limit in (
+            ("owner", self.sites),
+            ("home", self.sites),
+            ("job", self.jobs),
+            ("pool", self.pools),
+        ):
             _check_index(name, getattr(self, name), limit)
         for name in ("gpu_hours", "msamples"):
-            if not (getattr(self, name) > 0).all():
-                raise BadMarket(name, "a column uses and delivers something")
+            _check_used(name, getattr(self, name))
         if (np.diff(self.job) < 0).any():
             raise BadMarket("job", "columns are not sorted by job")
 
@@ -106,6 +108,11 @@ def _check_shape(name: str, array: NDArray[np.generic], size: int) -> None:
 def _check_amounts(name: str, array: Array) -> None:
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise BadMarket(name, "is negative or not finite")
+
+
+def _check_used(name: str, array: Array) -> None:
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise BadMarket(name, "a column uses and delivers something")
 
 
 def _check_index(name: str, array: Index, limit: int) -> None:

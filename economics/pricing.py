@@ -2,7 +2,7 @@
 
 A rent is what a pool's price lies above its reserve. Rents and the jobs' duals y satisfy, for every
 column, hours x rent + duals >= gain; then limit @ y less the welfare is the total regret of sites
-and jobs at those rents. The rule, for divisible, gang and mixed books alike (economics.md 3.3, 3.4):
+and jobs at those rents. The rule, for divisible, gang and mixed books (economics.md 3.3, 3.4):
 
 1. least regret R* such that nobody trades at a loss and no price passes its cap (R* = 0 for a
    divisible book without caps);
@@ -29,6 +29,7 @@ from economics.errors import NotCleared
 from economics.faces import Polyhedron, nearest, optimal_face
 from economics.market import Array, Index, Market
 
+ROOM = 1e-9  # scaled rent by which a bound clears the point it was read from
 MOST_CUTS = 200  # coalitions added one by one before we give up
 
 # Given site payoffs (N,), the coalition (a mask of sites) that gains most by leaving, with its
@@ -62,7 +63,7 @@ def rents(market: Market, found: Allocation, wish: Wish, blocking: Blocking) -> 
     space = _supporting(market, found, scale)
     regret = program.limit * scale.dual / (scale.unit * max(market.capacity.sum(), 1.0))
     face, least = optimal_face(space, regret)
-    anchor = _anchor(market, program, face, wish, scale)
+    anchor = _anchor(market, face, wish, scale)
     thick = wish.epsilon * found.welfare
     if thick <= 0:
         return _rents_of(nearest(face, anchor), market, scale)
@@ -130,27 +131,29 @@ def _picks(at: Index, size: int, entry: float) -> csr_array:
     return csr_array((np.full(at.size, entry), (np.arange(at.size), at)), shape=(at.size, size))
 
 
-def _anchor(
-    market: Market, program: Program, face: Polyhedron, wish: Wish, scale: _Scale
-) -> Array:
+def _anchor(market: Market, face: Polyhedron, wish: Wish, scale: _Scale) -> Array:
     """Scaled rents to stay near to, (P,): last round's, else between the lowest and the highest."""
     known = np.isfinite(wish.previous)
     previous = np.maximum(np.where(known, wish.previous, 0.0), 0.0) / scale.unit
     if known.all():
         return previous
     lowest = nearest(face, np.zeros(market.pools))[: market.pools]
-    highest = nearest(_highest(market, program, face, scale), np.zeros(market.pools))
-    between = (1 - wish.seller_share) * lowest + wish.seller_share * highest[: market.pools]
+    top = _highest(market, face, lowest, scale)
+    highest = nearest(top, np.zeros(market.pools))[: market.pools]
+    between = (1 - wish.seller_share) * lowest + wish.seller_share * highest
     return np.where(known, previous, between)
 
 
-def _highest(market: Market, program: Program, face: Polyhedron, scale: _Scale) -> Polyhedron:
-    """The part of the face with the largest sum of rents, none above the best gain in its pool."""
+def _highest(market: Market, face: Polyhedron, lowest: Array, scale: _Scale) -> Polyhedron:
+    """The part of the face with the largest sum of rents, none above the best gain in its pool.
+
+    Floors can hold even the lowest rent above every gain; that rent is then the bound.
+    """
     best = np.zeros(market.pools)
     np.maximum.at(best, market.pool, market.gain / market.gpu_hours)
+    bound = np.maximum(best / scale.unit, lowest + ROOM * (lowest > best / scale.unit))
     rows = face.fixed.size
-    pools = np.arange(market.pools)
-    bounded = face.with_rows(_picks(pools, rows, -1.0), -best / scale.unit)
+    bounded = face.with_rows(_picks(np.arange(market.pools), rows, -1.0), -bound)
     top, _ = optimal_face(bounded, np.where(np.arange(rows) < market.pools, -1.0, 0.0))
     return top
 

@@ -19,6 +19,7 @@ CLEARING_KEYS = (
     *("format", "book_sha256", "status", "welfare", "bound", "gap", "lp_bound", "regret"),
     *("prices", "allocation", "payoffs", "transfers_micro", "unplaced", "certificate", "sha256"),
 )
+FIGURES = ("welfare", "bound", "gap", "lp_bound", "regret")
 LINE_KEYS = ("job", "pool", "gpu_hours", "msamples", "payment_micro")
 CHECK_KEYS = ("check", "residual", "tolerance", "holds", "detail")
 LARGEST_MICRO = 10**24
@@ -79,7 +80,7 @@ def read_published(book: Book, document: object) -> Published:
     for key in ("book_sha256", "sha256"):
         fields.text(key)
     status = fields.text("status")
-    figures = {key: _figure(fields, key) for key in ("welfare", "bound", "gap", "lp_bound", "regret")}
+    welfare, bound, gap, lp_bound, regret = (_figure(fields, key) for key in FIGURES)
     lines = tuple(_read_line(raw, path, problems) for path, raw in _rows(fields, "allocation"))
     certificate = tuple(
         _read_check(raw, path, problems) for path, raw in _rows(fields, "certificate")
@@ -92,7 +93,11 @@ def read_published(book: Book, document: object) -> Published:
     problems.raise_if_any()
     return Published(
         status=status,
-        **figures,
+        welfare=welfare,
+        bound=bound,
+        gap=gap,
+        lp_bound=lp_bound,
+        regret=regret,
         price=np.array(price, dtype=float),
         lines=lines,
         payoff=np.array(payoff, dtype=float),

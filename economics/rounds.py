@@ -71,9 +71,7 @@ def _impossible_floors(book: Book) -> BadBook | None:
     program, problems = program_of(book.market), []
     for site, name in enumerate(book.sites):
         try:
-            coalition_value(
-                program, np.arange(len(book.sites)) == site, nodes=book.rules.nodes
-            )
+            coalition_value(program, np.arange(len(book.sites)) == site, nodes=book.rules.nodes)
         except NotCleared:
             problems.append(
                 Problem("floors", f"those of site {name} are more than it delivers alone")
@@ -157,7 +155,7 @@ def _transfers(
         micro,
         (
             measured("standalone", float(np.max(mended.alone - kept, initial=0)), RELATIVE * size),
-            measured("core", 0.0, RELATIVE * size),
+            measured("core" if mended.proved else "core_searched", 0.0, RELATIVE * size),
         ),
     )
 

@@ -236,8 +236,7 @@ def _unique_rows(
         row = read(raw, path)
         name = identity(row)
         if name in found:
-            problems.note(
-                path, f"duplicate {name if isinstance(name, str) else ', '.join(map(str, name))}"
-            )  # type: ignore[arg-type]
+            twice = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+            problems.note(path, f"duplicate {twice}")
         found[name] = row
     return tuple(found.values())

@@ -1,4 +1,4 @@
-"""Reading a JSON object field by field. Every refusal is noted with its path, and reading goes on."""
+"""Reading a JSON object field by field. A refusal is noted with its path, and reading goes on."""
 
 from __future__ import annotations
 

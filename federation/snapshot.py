@@ -17,12 +17,23 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from federation.affinity.believed import Believed
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
-from federation.models import Account, Job, Lease, Offer, OfferPool, Pool, PoolPrice, Round, Venue
+from federation.models import (
+    Account,
+    Contract,
+    Job,
+    Lease,
+    Offer,
+    OfferPool,
+    Pool,
+    PoolPrice,
+    Round,
+    Venue,
+)
 from federation.money import as_credits, to_micro
 from federation.selectors.affinity import Cell, believed_cells, current_offers, speed_at
 
@@ -119,7 +130,10 @@ def book_build(*, venue: Venue, now: datetime) -> Book:
 
 
 def _bidding_jobs(venue: Venue) -> list[Job]:
-    """Jobs that wait, and running preemptible ones, which bid again in every round."""
+    """Jobs that wait, and running preemptible ones, which bid again in every round.
+
+    One whose contract runs to its end (its last lap) does not: it keeps what it has.
+    """
     rerun = Q(
         state__in=_RUNS,
         preemptible=True,
@@ -127,9 +141,15 @@ def _bidding_jobs(venue: Venue) -> list[Job]:
         leases__revoke_asked_at__isnull=True,
         leases__site__state="online",
     )
+    last_lap = Contract.objects.filter(
+        lease__job=OuterRef("pk"),
+        lease__state__in=sorted(LIVE),
+        superseded_at__isnull=True,
+        ends_at__isnull=True,
+    )
     return list(
         Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING)
-        .filter(Q(state=JobState.PENDING) | rerun)
+        .filter(Q(state=JobState.PENDING) | (rerun & ~Exists(last_lap)))
         .select_related("job_class", "tenant__member")
         .distinct()
     )
@@ -281,9 +301,7 @@ def _affinity_rows(view: _View, jobs: Iterable[Job], classes: set[str]) -> list[
 
 
 def _previous_prices(venue: Venue, pools: list[PoolRow]) -> dict[str, float]:
-    last = (
-        Round.objects.filter(venue=venue, published_at__isnull=False).order_by("-number").first()
-    )
+    last = Round.objects.filter(venue=venue, published_at__isnull=False).order_by("-number").first()
     if last is None:
         return {}
     names = {row.pool.pk: str(row.pool) for row in pools}
@@ -300,7 +318,9 @@ def awards_read(
     *, book: dict[str, Any], clearing: dict[str, Any], pools: dict[str, UUID]
 ) -> list[Award]:
     """The allocation of a clearing as values with ids. `pools`: name in the book -> id."""
-    speeds = {(a["pool"], a["class"], a.get("gpus", 1)): a["samples_per_s"] for a in book["affinity"]}
+    speeds = {
+        (a["pool"], a["class"], a.get("gpus", 1)): a["samples_per_s"] for a in book["affinity"]
+    }
     classes = {job["id"]: job["class"] for job in book["jobs"]}
     awards = []
     for line in clearing["allocation"]:

@@ -31,6 +31,7 @@ class Job(TypedDict):
     value: str
     max_cost: str
     spent: str
+    held: str  #: in escrow for rounds not yet paid
     deadline: str | None
     preemptible: bool
     created_at: str
@@ -41,6 +42,10 @@ class Job(TypedDict):
     predicted_samples_per_s: float | None
     samples_per_s: float | None
     price: str | None
+    loss: float | None
+    kind: str  #: training or probe
+    parent: str | None  #: of a probe: the job that it measures for
+    ended_at: str | None
 
 
 class RoundVerdict(TypedDict):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -281,22 +280,16 @@ def _show_list(
     """Pages until `limit` rows are there. As JSON: whole pages, and `next` of the last."""
     rows: list[Row] = []
     last: Page[Row] | None = None
-    for page in _until(client.pages(first), rows, limit):
-        last = page
+    for last in client.pages(first):
+        rows.extend(last.results)
+        if len(rows) >= limit:
+            break
     if output is Output.JSON and last is not None:
         show_json({**last.answer, "previous": None, "results": rows})
         return
     show(rows[:limit])
     if len(rows) > limit or (last is not None and last.following is not None):
         complain(f"the first {limit} only; more with --limit")
-
-
-def _until(pages: Iterator[Page[Row]], rows: list[Row], limit: int) -> Iterator[Page[Row]]:
-    for page in pages:
-        rows.extend(page.results)
-        yield page
-        if len(rows) >= limit:
-            return
 
 
 def main() -> None:

@@ -16,6 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDEST = 1000  # characters in a row of a table
+SHORT_ID = 13  # of a UUID: its time to the millisecond in version 7; enough to name the job
+
 
 class Output(StrEnum):
     TABLE = "table"
@@ -57,9 +60,13 @@ def show_table(
     if not table.row_count:
         say(empty)
         return
-    # A pipe has no width: never cut what the next program reads.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
-    console.print(table)
+    # Never narrower than its content: a cut id or price is worse than a line that wraps.
+    Console(highlight=False, width=WIDEST).print(table)
+
+
+def short_id(job_id: str) -> str:
+    """Whole in a pipe, where a script reads it; its beginning, which names it too, for a person."""
+    return job_id[:SHORT_ID] if sys.stdout.isatty() else job_id
 
 
 def number(value: Any, digits: int = 0) -> str:

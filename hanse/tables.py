@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hanse.answers import Job, Offer, Round, Why
-from hanse.screen import moment, number, plain, say, show_table
+from hanse.screen import moment, number, plain, say, short_id, show_table
 
 
 def show_jobs(jobs: Sequence[Job]) -> None:
@@ -25,7 +25,7 @@ def show_jobs(jobs: Sequence[Job]) -> None:
     ]
     rows = [
         (
-            job["id"],
+            short_id(job["id"]),
             job["name"],
             job["job_class"],
             job["state"],

@@ -57,7 +57,6 @@ def job_environment(
         HANSE_JOB=task.job,
         HANSE_ATTEMPT=task.attempt,
         HANSE_CLASS=task.job_class,
-        HANSE_SAMPLES=str(task.samples_wanted),
         HANSE_SAMPLES_DONE=str(task.samples_done),
         HANSE_GPUS=str(task.gpus),
         HANSE_POOL=task.pool,
@@ -65,6 +64,8 @@ def job_environment(
         HANSE_CHECKPOINT_DIR=str(work / "checkpoint"),
         HANSE_GRACE_S=f"{task.grace_s:g}",
     )
+    if task.samples_wanted:  # left out, a job trains until it is stopped
+        env["HANSE_SAMPLES"] = str(task.samples_wanted)
     if task.probe:
         env["HANSE_PROBE"] = "1"
     return env

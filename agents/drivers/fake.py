@@ -27,6 +27,7 @@ class FakeJob:
     stop_reason: EndReason = EndReason.REVOKED
     stop_why: str = ""
     written: int = 0  #: whole seconds already told
+    finished: bool = False
     progress: bytearray = field(default_factory=bytearray)
     log: bytearray = field(default_factory=bytearray)
 
@@ -92,12 +93,16 @@ class FakeDriver:
 
     def progress(self, attempt: str, offset: int, limit: int) -> bytes:
         job = self._jobs.get(attempt)
-        return b"" if job is None else bytes(job.progress[offset : offset + limit])
+        if job is None:
+            return b""
+        self._advance(job)
+        return bytes(job.progress[offset : offset + limit])
 
     def logs(self, attempt: str, offset: int, limit: int) -> LogPart:
         job = self._jobs.get(attempt)
         if job is None:
             return LogPart(b"")
+        self._advance(job)
         mark = log_mark(job.task.log_cap_bytes)
         cap = max(job.task.log_cap_bytes, len(mark))
         whole = bytes(job.log)
@@ -121,7 +126,8 @@ class FakeDriver:
         while job.started + job.written + 1 <= until:
             job.written += 1
             self._tell(job, job.written)
-        if over is not None and over.reason is EndReason.EXITED:
+        if over is not None and over.reason is EndReason.EXITED and not job.finished:
+            job.finished = True
             self._tell(job, until - job.started)
         return over
 

@@ -36,6 +36,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def main(folder: str) -> int:
     """Claim the folder, split into keeper and guard, and stay until nothing is left."""
     os.umask(0o077)
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])  # whoever left them open
     os.chdir(folder)
     spec = read_json("spec.json")
     if spec is None or not claim():
@@ -189,11 +190,15 @@ class Guard:
         """Start the job in a session of its own; returns the reading end of its output."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
+        begun, held = os.pipe()
         guard = os.getpid()
         self.leader = os.fork()
         if self.leader == 0:
             become_job(self.spec, writing, guard)
         os.close(writing)
+        os.close(held)
+        os.read(begun, 1)  # ends when the job's program has begun: its group can be signalled now
+        os.close(begun)
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_r, False)
         os.set_blocking(wake_w, False)

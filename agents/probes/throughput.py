@@ -11,16 +11,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 from agents.clock import Clock, rfc3339
 from agents.config import Config, JobClass, Probe
 from agents.drivers.base import Driver, Handle, Phase, Task
 from agents.drivers.meter import MAX_READ, Meter
-from agents.errors import ProbeFailed
+from agents.errors import DriverFailed, ProbeFailed
 from agents.log import event, trouble
 from agents.protocol import AffinityOffer, BadMessage, EndReason, canonical, decode, encode
 from agents.state import write_private
@@ -28,7 +28,7 @@ from agents.state import write_private
 LEEWAY_S = 30.0  #: beyond the probe's seconds before its own fence ends it
 GRACE_S = 5.0
 LOG_BYTES = 64 * 1024
-LOOK_S = 0.1
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +112,34 @@ class Prober:
 
     def answer(self, asked: Sequence[Question]) -> list[Measurement]:
         """One measurement per question that could be answered; the others are told."""
-        at_once = len(asked) if self._config.probes.parallel else 1
-        with ThreadPoolExecutor(max_workers=max(at_once, 1)) as crew:
-            return [found for found in crew.map(self._try, asked) if found is not None]
+        found: dict[str, Measurement] = {}
+        if self._config.probes.parallel:
+            crew = [Thread(target=self._try, args=(q, found), daemon=True) for q in asked]
+            for member in crew:
+                member.start()
+            for member in crew:
+                member.join()
+        else:
+            for question in asked:
+                self._try(question, found)
+        return [found[question.digest] for question in asked if question.digest in found]
 
-    def _try(self, question: Question) -> Measurement | None:
+    def _try(self, question: Question, found: dict[str, Measurement]) -> None:
         try:
-            return self.measure(question)
-        except ProbeFailed as error:
+            found[question.digest] = self.measure(question)
+        except (ProbeFailed, DriverFailed) as error:
             trouble(
                 "probe.failed", job_class=question.job_class, pool=question.pool, why=str(error)
             )
-            return None
+
+    def clear(self) -> None:
+        """End and remove probes of an agent that was stopped in the middle of them."""
+        for name in self._driver.known():
+            handle = self._driver.readopt(name)
+            if handle is None:
+                self._driver.cleanup(name)
+            else:
+                self._put_away(handle)
 
     def measure(self, question: Question) -> Measurement:
         """Run one probe to its end; raises ProbeFailed with what was seen instead of a speed."""

@@ -23,9 +23,7 @@ class StrictJSONParser(JSONParser):
     media_type = "application/json"
     renderer_class = JSONRenderer
 
-    def parse(
-        self, stream: Any, media_type: str | None = None, parser_context: Any = None
-    ) -> Any:
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         view = (parser_context or {}).get("view")
         limit = getattr(view, "body_limit", DEFAULT_LIMIT)
         raw = stream.read(limit + 1)

@@ -45,9 +45,7 @@ class Credits(serializers.DecimalField):
     """Money: decimal text (numbers are accepted too), at most six decimals."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            max_digits=16, decimal_places=6, min_value=Decimal("0.000001"), **options
-        )
+        super().__init__(max_digits=16, decimal_places=6, min_value=Decimal("0.000001"), **options)
 
 
 def names(**options: Any) -> serializers.ListField:
@@ -85,9 +83,7 @@ class JobIn(StrictSerializer):
     max_runtime_s = serializers.FloatField(
         required=False, allow_null=True, min_value=1, max_value=366 * 86400
     )
-    grace_s = serializers.FloatField(
-        required=False, allow_null=True, min_value=0, max_value=3600
-    )
+    grace_s = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=3600)
     sites_allow = names()
     sites_deny = names()
     pools = names()

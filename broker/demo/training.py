@@ -38,15 +38,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-try:
-    import hanse
-except ImportError:  # run by path from a checkout: the package lies two folders up
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-    try:
-        import hanse
-    except ImportError:
-        hanse = None  # type: ignore[assignment]
-
 Array = NDArray[Any]
 Params = dict[str, Array]
 #: Of one batch: the mean loss, and a gradient for each parameter; a (rows, gradient) pair
@@ -59,6 +50,21 @@ DATA = 4096  # samples in the made-up data set
 TERMINATED = 128 + signal.SIGTERM
 WRONG_CALL, LOSS_DID_NOT_FALL = 2, 3
 MIN_STEPS = 50  # with fewer a falling loss means nothing
+
+
+def imported_report() -> Callable[..., bool] | None:
+    """`hanse.report`; by path from a checkout the package lies two folders above this file."""
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    try:
+        from hanse import report
+    except ImportError:
+        return None
+    finally:
+        sys.path.pop()
+    return report
+
+
+REPORT = imported_report()
 
 
 @dataclass(frozen=True)
@@ -339,8 +345,9 @@ def tell(run: Run, step_time_s: float) -> None:
     loss = run.losses[-1]
     speed = CLASSES[run.name].batch / step_time_s
     say(f"samples {run.trained}/{run.wanted}  loss {loss:.4f}  {speed:.0f} samples/s")
-    if hanse is not None:
-        hanse.report(run.trained, step_time_s=step_time_s, loss=loss)
+    if REPORT is not None:
+        known = loss if np.isfinite(loss) else None  # a diverged loss is no number to report
+        REPORT(run.trained, step_time_s=step_time_s, loss=known)
 
 
 def say(sentence: str) -> None:
@@ -457,7 +464,7 @@ def main() -> int:
     except ValueError as error:
         sys.stderr.write(f"training: {error}\n")
         return WRONG_CALL
-    if hanse is None:
+    if REPORT is None:
         sys.stderr.write("training: `hanse` cannot be imported, so no progress is reported\n")
         if os.environ.get("HANSE_PROGRESS"):
             return WRONG_CALL  # a site waits for reports that would never come

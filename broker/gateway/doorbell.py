@@ -7,6 +7,7 @@ versions of all the sites that somebody waits for and wakes those whose version 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from uuid import UUID
 
 import structlog
@@ -33,7 +34,8 @@ class Doorbell:
         entry = (version, bell)
         self._waiters.setdefault(site_id, []).append(entry)
         if self._watcher is None or self._watcher.done():
-            self._watcher = asyncio.create_task(self._watch())
+            # a context of its own: the one of the request that came first ends with that request
+            self._watcher = asyncio.create_task(self._watch(), context=contextvars.Context())
         try:
             await asyncio.wait_for(bell, timeout_s)
         except TimeoutError:
@@ -49,7 +51,9 @@ class Doorbell:
     async def _watch(self) -> None:
         while self._waiters:
             try:
-                versions = await sync_to_async(_versions)(list(self._waiters))
+                versions = await sync_to_async(_versions, thread_sensitive=False)(
+                    list(self._waiters)
+                )
             except DatabaseError:
                 log.warning("doorbell.database_away")
                 versions = {}

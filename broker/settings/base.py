@@ -13,7 +13,9 @@ env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parents[2]
 
 DEBUG = False
-ALLOWED_HOSTS: list[str] = env.list("HANSE_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "::1"])
+ALLOWED_HOSTS: list[str] = env.list(
+    "HANSE_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "::1"]
+)
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("HANSE_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
@@ -35,6 +37,7 @@ INSTALLED_APPS = [
     "axes",
     "federation",
     "broker",
+    "broker.console",
 ]
 
 MIDDLEWARE = [
@@ -98,6 +101,11 @@ USE_THOUSAND_SEPARATOR = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = env.path("HANSE_STATIC_ROOT", default=str(BASE_DIR / "staticfiles"))()
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "broker.console.finders.PlotlyFinder",
+]
 WHITENOISE_USE_FINDERS = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * 2**20  # each endpoint sets its own, smaller limit
@@ -142,11 +150,32 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {},
 }
 
+#: the one accent of the console, light to dark
+PRIMARY = {
+    "50": "oklch(97% .013 236)",
+    "100": "oklch(94% .028 236)",
+    "200": "oklch(88% .055 236)",
+    "300": "oklch(80% .085 236)",
+    "400": "oklch(71% .115 238)",
+    "500": "oklch(61% .125 241)",
+    "600": "oklch(52% .12 243)",
+    "700": "oklch(45% .105 244)",
+    "800": "oklch(38% .085 245)",
+    "900": "oklch(32% .065 246)",
+    "950": "oklch(24% .05 248)",
+}
+
 UNFOLD = {
     "SITE_TITLE": "Hanse",
     "SITE_HEADER": "Hanse",
     "SITE_SUBHEADER": "Clearing house for GPU datacenters",
     "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "broker.console.navigation.favicon"}
+    ],
+    "STYLES": ["broker.console.navigation.stylesheet"],
+    "SCRIPTS": ["broker.console.navigation.script"],
+    "COLORS": {"primary": PRIMARY},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "SIDEBAR": {"show_search": True, "navigation": "broker.console.navigation.sections"},

@@ -9,9 +9,9 @@ import secrets
 from pathlib import Path
 
 from broker.settings.base import *  # noqa: F403 - settings modules build on each other
-from broker.settings.base import BASE_DIR, env
+from broker.settings.base import env
 
-HOME = Path(env("HANSE_HOME", default=str(BASE_DIR / ".hanse" / "up"))).resolve()
+HOME = Path(env("HANSE_HOME", default="") or Path.cwd() / ".hanse" / "up").resolve()
 HOME.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from economics import accounts
 from economics.clearing.program import Program, program_of
 from economics.clearing.solver import Linear, Solved, minimise
-from economics.clearing.ties import settle_ties
+from economics.clearing.ties import Optimum, settle_ties
 from economics.market import Array, Market
 
 SMALL = 2_000  # variables up to which branch and bound goes on to EXACT
@@ -33,10 +33,13 @@ class Allocation:
 def allocate(market: Market, *, nodes: int) -> Allocation:
     """The award of largest welfare; ties go by moves, then job, then pool."""
     program = program_of(market)
-    relaxed = minimise(linear_of(program))
+    linear = linear_of(program)
+    relaxed = minimise(linear)
     best = solve_whole(program, nodes=nodes) if program.integral else relaxed
-    settled = settle_ties(market, program, best) if best.proved else best.values
-    share = cleaned(market, program.shares(settled, market.columns))
+    values = best.values
+    if best.proved:
+        values = settle_ties(market, Optimum(program, linear, relaxed, best), nodes=nodes)
+    share = cleaned(market, program.shares(values, market.columns))
     welfare = accounts.welfare(market, share)
     lp_bound = max(-relaxed.objective, welfare)
     return Allocation(

@@ -160,11 +160,11 @@ def _add_switched(
 def _assemble(
     market: Market, variables: _Variables, rows: _Rows, stays: list[tuple[int, int]]
 ) -> Program:
-    for variable, column in stays:
-        pool = int(market.pool[column])
+    for variable, copied in stays:
+        pool = int(market.pool[copied])
         rows.row.append(np.array([pool], dtype=np.int64))
         rows.variable.append(np.array([variable], dtype=np.int64))
-        rows.entry.append(market.gpu_hours[[column]])
+        rows.entry.append(market.gpu_hours[[copied]])
     size = (len(rows.limit), len(variables.column))
     none = np.zeros(0, dtype=np.int64)
     matrix = csr_array(
@@ -174,10 +174,9 @@ def _assemble(
         ),
         shape=size,
     )
-    column = np.array(variables.column, dtype=np.int64)
-    payer = np.array(rows.payer, dtype=np.int64)
-    whole = column < 0
-    whole[: market.columns] = market.gang[market.job]
+    column: Index = np.array(variables.column, dtype=np.int64)
+    payer: Index = np.array(rows.payer, dtype=np.int64)
+    whole: Mask = np.append(market.gang[market.job], column[market.columns :] < 0)
     owner = np.append(market.owner, market.home[payer[market.pools :]])
     return Program(
         matrix=matrix,

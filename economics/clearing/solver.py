@@ -31,6 +31,10 @@ class Linear:
     most: Array  # (V,)
     whole: Mask | None = None  # (V,) variables that are whole numbers
 
+    @property
+    def integral(self) -> bool:
+        return self.whole is not None and bool(self.whole.any())
+
 
 @dataclass(frozen=True, slots=True)
 class Solved:
@@ -61,7 +65,7 @@ def minimise(
     if not linear.cost.size:
         return _nothing(linear)
     scaled = _Scaled.of(linear)
-    model = highspy.Highs()
+    model = highspy.Highs()  # type: ignore[no-untyped-call]
     for name, option in _options(nodes, gap, slack * scaled.worth).items():
         model.setOptionValue(name, option)
     if np.isfinite(below):
@@ -126,9 +130,9 @@ class _Scaled:
     @classmethod
     def of(cls, linear: Linear) -> _Scaled:
         rows, variables = linear.matrix.shape
-        largest = abs(linear.matrix).max(axis=1).toarray().ravel() if variables else np.zeros(rows)
+        largest = abs(linear.matrix).max(axis=1).toarray().ravel()
         row = 1.0 / np.where(largest > 0, largest, 1.0)
-        spread = np.abs(linear.cost) @ np.minimum(np.abs(linear.most), 1.0) if variables else 0.0
+        spread = float(np.abs(linear.cost) @ np.minimum(np.abs(linear.most), 1.0))
         worth = WORTH / spread if spread > 0 else 1.0
         matrix = csc_array(linear.matrix.multiply(row[:, None]))
         lp = highspy.HighsLp()
@@ -140,7 +144,7 @@ class _Scaled:
         lp.a_matrix_.start_ = matrix.indptr
         lp.a_matrix_.index_ = matrix.indices
         lp.a_matrix_.value_ = matrix.data
-        if linear.whole is not None and linear.whole.any():
+        if linear.whole is not None and linear.integral:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             lp.integrality_ = [kinds[int(whole)] for whole in linear.whole]
         return cls(linear, lp, row, worth)
@@ -148,8 +152,8 @@ class _Scaled:
     def back(self, model: highspy.Highs, proved: bool) -> Solved:
         solution, info = model.getSolution(), model.getInfo()
         values = np.clip(np.array(solution.col_value), self.linear.least, self.linear.most)
-        integral = self.linear.whole is not None and bool(self.linear.whole.any())
-        if integral:
+        integral = self.linear.integral
+        if self.linear.whole is not None:
             values = np.where(self.linear.whole, np.round(values), values)
         objective = float(self.linear.cost @ values)
         bound = info.mip_dual_bound / self.worth if integral else objective

@@ -17,7 +17,6 @@ from economics.clearing.solver import Linear, NoneBelow, minimise
 from economics.market import Array, Index, Mask
 
 
-
 @dataclass(frozen=True, slots=True)
 class Coalition:
     """A set of sites, and what it could make alone beyond what it is paid. Credits."""

@@ -102,5 +102,3 @@ def _agree(
     room = relaxed.least - np.where(relaxed.tight, 0.0, 1e-9)
     relaxed = Polyhedron(relaxed.matrix, room, relaxed.tight, relaxed.fixed)
     return nearest(relaxed, (payoff - alone) / size) * size + alone, least * size
-
-

@@ -34,9 +34,7 @@ MACHINE = Machine(
     name="round",
     states=RoundState,
     transitions=TRANSITIONS,
-    live=frozenset(
-        {RoundState.OPEN, RoundState.CLOSED, RoundState.SOLVING, RoundState.CLEARED}
-    ),
+    live=frozenset({RoundState.OPEN, RoundState.CLOSED, RoundState.SOLVING, RoundState.CLEARED}),
     final=frozenset({RoundState.SETTLED, RoundState.VOID}),
     tones={
         RoundState.OPEN: "wait",

@@ -56,9 +56,7 @@ def believed_cells(offers: Iterable[Offer]) -> dict[Cell, Believed]:
     return cells
 
 
-def _scaled(
-    declared: dict[Cell, tuple[float, str]], cell: Cell
-) -> tuple[float | None, str]:
+def _scaled(declared: dict[Cell, tuple[float, str]], cell: Cell) -> tuple[float | None, str]:
     """What the one-GPU statement says of a larger gang."""
     pool, job_class, gpus = cell
     one = declared.get((pool, job_class, 1))

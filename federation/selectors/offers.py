@@ -30,9 +30,7 @@ def offers_open(venue: Venue, *, now: datetime) -> list[dict[str, Any]]:
             }
         )
     prices = _last_prices(venue)
-    lines = OfferPool.objects.filter(offer__in=offers).select_related(
-        "pool__site__member", "offer"
-    )
+    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site__member", "offer")
     return [
         {
             "site": line.pool.site.name,
@@ -45,9 +43,7 @@ def offers_open(venue: Venue, *, now: datetime) -> list[dict[str, Any]]:
             "offer_version": line.offer.version,
             "valid_until": line.offer.valid_until,
             "note": line.offer.note,
-            "affinities": sorted(
-                speeds[line.pool_id], key=lambda a: (a["job_class"], a["gpus"])
-            ),
+            "affinities": sorted(speeds[line.pool_id], key=lambda a: (a["job_class"], a["gpus"])),
         }
         for line in sorted(lines, key=lambda x: str(x.pool))
     ]

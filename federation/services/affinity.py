@@ -9,7 +9,7 @@ from django.db.models import F
 from federation.affinity.believed import geometric_mean
 from federation.models import Lease, MeasuredAffinity
 
-MIN_LINES = 3  #: progress lines before a lease's speed counts
+MIN_LINES = 2  #: progress lines before a lease's speed counts
 WINDOW = 20  #: newest leases behind a cell's mean
 
 

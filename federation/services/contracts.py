@@ -11,7 +11,7 @@ from economics.settlement import settle
 from federation.errors import Refused
 from federation.machines.contract import ContractState
 from federation.machines.lease import LIVE, LeaseState
-from federation.models import Contract, Job, Lease, Round
+from federation.models import Contract, Job, Lease, Round, Venue
 from federation.services import ledger
 from federation.services.leases import revoke_ask
 from federation.services.story import move
@@ -99,31 +99,80 @@ def contracts_hold_over(*, now: datetime, limit: int = 500) -> list[Contract]:
     return done
 
 
+def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
+    """Let running jobs with less than a round of work left finish at their present rate.
+
+    A gang holds its GPUs for a whole round, so a short rest of work is worth less than the round
+    costs: bid again, it would be outbid and stranded for good. Its contract now covers the rest,
+    and the book no longer holds it.
+    """
+    running = Contract.objects.filter(
+        state=ContractState.RUNNING,
+        superseded_at__isnull=True,
+        ends_at__isnull=False,
+        lease__state=LeaseState.ACTIVE,
+        lease__revoke_asked_at__isnull=True,
+        lease__job__venue=venue,
+        lease__job__preemptible=True,
+        basis=Contract.Basis.SAMPLES,
+    ).select_related("lease__job__venue", "lease__site__member", "round")
+    done = []
+    for contract in running:
+        lease = contract.lease
+        speed = lease.measured_samples_per_s or lease.predicted_samples_per_s or 0.0
+        rest = lease.job.samples - lease.job.samples_done
+        if rest > speed * venue.round_s:
+            continue
+        try:
+            with transaction.atomic():
+                if _finish(contract, rest, now):
+                    done.append(contract)
+        except Refused:
+            continue  # it bids again, as far as its money goes
+    return done
+
+
+def _finish(contract: Contract, rest: int, now: datetime) -> bool:
+    open_work = contract.contracted - contract.delivered
+    more = max(0, rest - open_work)
+    pay = -(-contract.payment_micro * more // max(contract.contracted, 1))
+    return _enlarge(contract, more, pay, ends_at=None, now=now)
+
+
 def _hold_over(contract: Contract, now: datetime) -> bool:
-    job = Job.objects.get(pk=contract.lease.job_id)
+    """One more period on the same terms, but never more work than there is left."""
+    job = contract.lease.job
     periods = contract.extensions + 1
-    share_work = max(contract.contracted // periods, 1)
-    share_pay = contract.payment_micro // periods
-    if job.spent_micro + job.held_micro + share_pay > job.max_cost_micro:
-        raise Refused("The job's max_cost does not cover more time.", code="max_cost")
+    rest = max(0, job.samples - job.samples_done)
+    covered = max(0, contract.contracted - contract.delivered)
+    work = min(max(contract.contracted // periods, 1), max(0, rest - covered))
+    pay = contract.payment_micro * work // max(contract.contracted, 1)
     ends_at = None
     if contract.ends_at is not None:
-        ends_at = now + timedelta(seconds=contract.lease.job.venue.round_s)
+        ends_at = now + timedelta(seconds=job.venue.round_s)
+    return _enlarge(contract, work, pay, ends_at=ends_at, now=now)
+
+
+def _enlarge(
+    contract: Contract, work: int, pay: int, *, ends_at: datetime | None, now: datetime
+) -> bool:
+    """Add work at the same rate to a contract, its price to the escrow."""
+    job = Job.objects.get(pk=contract.lease.job_id)
+    if job.spent_micro + job.held_micro + pay > job.max_cost_micro:
+        raise Refused("The job's max_cost does not cover more time.", code="max_cost")
+    number = contract.extensions + 1
     won = Contract.objects.filter(pk=contract.pk, extensions=contract.extensions).update(
-        extensions=F("extensions") + 1,
-        contracted=F("contracted") + share_work,
-        payment_micro=F("payment_micro") + share_pay,
+        extensions=number,
+        contracted=F("contracted") + work,
+        payment_micro=F("payment_micro") + pay,
         ends_at=ends_at,
     )
     if not won:
         return False
     ledger.escrow_hold(
-        contract=contract,
-        amount_micro=share_pay,
-        key=f"hold:{contract.pk}:{periods}",
-        now=now,
+        contract=contract, amount_micro=pay, key=f"hold:{contract.pk}:{number}", now=now
     )
-    Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + share_pay)
+    Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + pay)
     return True
 
 
@@ -162,8 +211,10 @@ def _measure_overdue(now: datetime) -> list[Contract]:
     for contract in rows.order_by("created_at")[:1000]:
         ended = contract.superseded_at or contract.lease.ended_at
         window = timedelta(seconds=contract.lease.job.venue.settle_after_s)
-        if ended is not None and ended + window <= now and move(
-            contract, "measure", now=now, code="reports_missing", why="the window is over"
+        if (
+            ended is not None
+            and ended + window <= now
+            and move(contract, "measure", now=now, code="reports_missing", why="the window is over")
         ):
             done.append(contract)
     return done

@@ -161,9 +161,7 @@ def escrow_hold(*, contract: Contract, amount_micro: int, key: str, now: datetim
     )
 
 
-def escrow_settle(
-    *, contract: Contract, pay_micro: int, refund_micro: int, now: datetime
-) -> bool:
+def escrow_settle(*, contract: Contract, pay_micro: int, refund_micro: int, now: datetime) -> bool:
     """Empty a contract's escrow: the site's member is paid, the tenant gets the rest back."""
     job = contract.lease.job
     currency = job.venue.currency

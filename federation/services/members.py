@@ -19,9 +19,7 @@ Row = TypeVar("Row", bound=Identified)
 
 def venue_ensure(*, now: datetime, name: str = MAIN_VENUE, **settings: object) -> Venue:
     """The venue of this name, made with `settings` when it is missing."""
-    venue, _ = Venue.objects.get_or_create(
-        name=name, defaults={"created_at": now, **settings}
-    )
+    venue, _ = Venue.objects.get_or_create(name=name, defaults={"created_at": now, **settings})
     return venue
 
 
@@ -34,9 +32,7 @@ def tenant_create(*, name: str, member: Member, actor: str, now: datetime) -> Te
 
 
 def site_create(*, name: str, member: Member, venue: Venue, actor: str, now: datetime) -> Site:
-    return _create(
-        Site(name=name, member=member, venue=venue, created_at=now), "site", actor, now
-    )
+    return _create(Site(name=name, member=member, venue=venue, created_at=now), "site", actor, now)
 
 
 def class_create(

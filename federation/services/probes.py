@@ -16,7 +16,6 @@ from federation.services.leases import lease_offer
 from federation.services.story import move, tell
 
 MAX_FAILED = 2  #: probes of one job that may fail before the job is rejected
-PROBE_SAMPLES = 0.05  #: share of the job's samples that a probe trains at most
 
 
 def probes_place(*, venue: Venue, now: datetime) -> list[UUID]:
@@ -114,7 +113,7 @@ def _start(job: Job, line: OfferPool, size: int, now: datetime) -> UUID:
         setup=job.setup,
         env=job.env,
         gpus=[size],
-        samples=max(1, int(job.samples * PROBE_SAMPLES)),
+        samples=job.samples,  # its runtime limit ends it
         value_micro=job.value_micro,
         max_cost_micro=max(price, 1),
         preemptible=False,

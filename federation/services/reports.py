@@ -114,9 +114,7 @@ def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnd
         return []
     counts = lease.state != LeaseState.FENCED
     Report.objects.bulk_create(
-        Report(
-            lease=lease, seq=r.seq, kind=r.kind, body=r.body, received_at=now, applied=counts
-        )
+        Report(lease=lease, seq=r.seq, kind=r.kind, body=r.body, received_at=now, applied=counts)
         for r in fresh
     )
     ends = [r for r in fresh if r.ending is not None]

@@ -29,6 +29,7 @@ from federation.models import (
     Snapshot,
     Venue,
 )
+from federation.services.contracts import last_laps
 from federation.services.leases import revoke_ask
 from federation.services.ledger import stability_transfer
 from federation.services.placement import assignment_carry_out, waiting_expire
@@ -86,6 +87,7 @@ def rounds_close(*, now: datetime) -> list[UUID]:
             if Round.objects.filter(venue=round.venue, state__in=DECIDING).exists():
                 continue
             probes_place(venue=round.venue, now=now)
+            last_laps(venue=round.venue, now=now)
             book = book_build(venue=round.venue, now=now)
             _tell_left_out(round, book)
             if not book.document["jobs"]:
@@ -173,9 +175,7 @@ def round_claim(*, round_id: UUID, token: UUID, now: datetime) -> RoundClaim | N
     return RoundClaim(round.pk, round.number, token, unpack(round.snapshot.body))
 
 
-def round_record(
-    *, claim: RoundClaim, decision: Decision, solve_s: float, now: datetime
-) -> bool:
+def round_record(*, claim: RoundClaim, decision: Decision, solve_s: float, now: datetime) -> bool:
     """Write a decision down, if the claim still holds; False = somebody else owns the round now."""
     round = Round.objects.select_related("venue").get(pk=claim.round_id)
     if round.token != claim.token or round.state != RoundState.SOLVING:
@@ -209,7 +209,9 @@ def round_record(
 
 
 def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -> None:
-    pools = {str(p): p.pk for p in Pool.objects.filter(site__venue=round.venue).select_related("site")}
+    pools = {
+        str(p): p.pk for p in Pool.objects.filter(site__venue=round.venue).select_related("site")
+    }
     awards = awards_read(book=book, clearing=clearing, pools=pools)
     Assignment.objects.bulk_create(
         Assignment(
@@ -266,7 +268,9 @@ def _stop_outbid(round: Round, now: datetime) -> None:
     """Running jobs that bid in this round and were not awarded again give their GPUs back."""
     book = unpack(round.snapshot.body) if round.snapshot.body else {"jobs": []}
     ran = {job["id"]: job["running_on"] for job in book["jobs"] if "running_on" in job}
-    kept = {str(pk) for pk in Assignment.objects.filter(round=round).values_list("job_id", flat=True)}
+    kept = {
+        str(pk) for pk in Assignment.objects.filter(round=round).values_list("job_id", flat=True)
+    }
     ids = [UUID(job) for job in ran.keys() - kept]
     live = Lease.objects.filter(job_id__in=ids, state__in=sorted(LIVE)).select_related(
         "job", "pool__site", "site"
@@ -308,7 +312,13 @@ def _transfers(round: Round) -> dict[Member, int]:
 
 
 def round_void(
-    *, round: Round, code: str, why: str, now: datetime, token: UUID | None = None, actor: str = "broker"
+    *,
+    round: Round,
+    code: str,
+    why: str,
+    now: datetime,
+    token: UUID | None = None,
+    actor: str = "broker",
 ) -> bool:
     """End a round without trade. Jobs stay in the queue; running ones are held over."""
     if token is not None and not Round.objects.filter(pk=round.pk, token=token).exists():

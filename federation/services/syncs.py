@@ -85,7 +85,9 @@ def _renew(lease: Lease, said: str, site: Site, now: datetime) -> None:
 
 def pulse(*, name: str, now: datetime, gap_s: float) -> None:
     """Note that a part of the broker is alive; after a gap it counts as newly up."""
-    beat, created = Pulse.objects.get_or_create(name=name, defaults={"up_since": now, "last_at": now})
+    beat, created = Pulse.objects.get_or_create(
+        name=name, defaults={"up_since": now, "last_at": now}
+    )
     if created:
         return
     if now - beat.last_at > timedelta(seconds=gap_s):
@@ -123,7 +125,11 @@ def sites_silence(*, now: datetime, gap_s: float, limit: int = 500) -> list[UUID
             continue
         with transaction.atomic():
             if site.state == SiteState.ONLINE and not move(
-                site, "silence", now=now, code="no_sync", why=f"no sync for {site.venue.renew_s:g} s"
+                site,
+                "silence",
+                now=now,
+                code="no_sync",
+                why=f"no sync for {site.venue.renew_s:g} s",
             ):
                 continue
             _leases_silence(site, now)

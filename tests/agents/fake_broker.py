@@ -108,6 +108,13 @@ class FakeBroker:
             return self.sync(decode(SyncRequest, body))
         return self.take(decode(ReportBatch, body))
 
+    def spoilt(self, path: str, request: Any, reply: Any) -> Any:
+        """What of the answer arrives; None: nothing."""
+        try:
+            return reply if self.answer_with is None else self.answer_with(path, request, reply)
+        except Dropped:
+            return None
+
     def sync(self, request: SyncRequest) -> SyncReply:
         with self.changed:
             self.syncs.append(request)
@@ -159,55 +166,54 @@ class FakeBroker:
             return ReportReply(PROTOCOL, tuple(receipts))
 
 
-def _handler(broker: FakeBroker) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if broker.away:
-                return  # the connection closes without a word
-            if broker.problem is not None:
-                status, code, detail = broker.problem
-                self._answer(status, {"code": code, "detail": detail, "status": status})
-                return
-            if self.path != JOIN_PATH and not self._known():
-                self._answer(401, {"code": "bad_credential", "detail": "Who are you?"})
-                return
-            reply = broker.reply_to(self.path, body)
-            try:
-                if broker.answer_with is not None:
-                    reply = broker.answer_with(self.path, body, reply)
-            except Dropped:
-                return
-            if not broker.away:
-                self._answer(200, encode(reply))
+class Handler(BaseHTTPRequestHandler):
+    server: Server
 
-        def _known(self) -> bool:
-            return self.headers["Authorization"] == f"Bearer {broker.credential}"
+    def do_POST(self) -> None:
+        broker = self.server.broker
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if broker.away:
+            return  # the connection closes without a word
+        if broker.problem is not None:
+            status, code, detail = broker.problem
+            self._answer(status, {"code": code, "detail": detail, "status": status})
+            return
+        if self.path != JOIN_PATH and not self._known():
+            self._answer(401, {"code": "bad_credential", "detail": "Who are you?"})
+            return
+        reply = broker.spoilt(self.path, body, broker.reply_to(self.path, body))
+        if reply is not None and not broker.away:
+            self._answer(200, encode(reply))
 
-        def _answer(self, status: int, value: Any) -> None:
-            data = json.dumps(value).encode()
-            try:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-            except (BrokenPipeError, ConnectionResetError):
-                return
+    def _known(self) -> bool:
+        return self.headers["Authorization"] == f"Bearer {self.server.broker.credential}"
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
+    def _answer(self, status: int, value: Any) -> None:
+        data = json.dumps(value).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
-    return Handler
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
+    def __init__(self, broker: FakeBroker) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.broker = broker
+
 
 @contextmanager
 def serving(broker: FakeBroker) -> Iterator[FakeBroker]:
-    server = Server(("127.0.0.1", 0), _handler(broker))
+    server = Server(broker)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     broker.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -97,8 +97,13 @@ def a_config(folder: Path, **changes: Any) -> Config:
     return parse(settings(**changes), folder=folder)
 
 
-STEPS = 'i=0; while [ $i -lt {n} ]; do i=$((i+1)); echo "{{\\"samples\\": $i}}" >> '
-STEPS += '"$HANSE_PROGRESS"; echo step $i; sleep {pause}; done'
+STEPS = """
+i=0
+while [ $i -lt {n} ]; do
+  i=$((i+1)); read t rest < /proc/uptime
+  echo "{{\\"samples\\": $i, \\"t\\": $t}}" >> "$HANSE_PROGRESS"
+  echo step $i; sleep {pause}
+done"""
 
 
 def steps(n: int, pause: float = 0.05) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner
@@ -47,7 +48,6 @@ def installed(tmp_path, monkeypatch):
 @pytest.fixture
 def only_made_up(monkeypatch):
     """Hides the entry points of the real installation, if there is one."""
-    from importlib import metadata
 
     def made_up(**select):
         found = metadata.entry_points(**select)

@@ -187,9 +187,7 @@ class SimAgent:
         ]
         self.site.refresh_from_db()
         syncs.site_synced(site=self.site, hello=HELLO, attempts=attempts, now=now)
-        reply = orders.orders_for_site(
-            site=self.site, attempts=attempts, offer_digest="", now=now
-        )
+        reply = orders.orders_for_site(site=self.site, attempts=attempts, offer_digest="", now=now)
         for wanted in reply.wanted:
             self.running.setdefault(wanted.lease.pk, "starting")
         for gone in reply.forget:

@@ -1,0 +1,360 @@
+"""The broker's commands of `hanse`: run a federation, and what an operator of a fresh one needs.
+
+They work on the database of HANSE_HOME (or of the settings that the environment names), as the
+account that may read that folder: it is the operator's own machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import django
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, help="Run and furnish a federation.")
+members = typer.Typer(no_args_is_help=True, help="Organisations that take part.")
+sites = typer.Typer(no_args_is_help=True, help="Datacenters and their join tokens.")
+tenants = typer.Typer(no_args_is_help=True, help="Who submits jobs, and their API tokens.")
+classes = typer.Typer(no_args_is_help=True, help="The registry of job classes.")
+app.add_typer(members, name="members")
+app.add_typer(sites, name="sites")
+app.add_typer(tenants, name="tenants")
+app.add_typer(classes, name="classes")
+screen = Console()
+ACTOR = "user:console"
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+Out = Annotated[Output, typer.Option("--output", "-o", help="table or json")]
+
+
+def _setup() -> datetime:
+    """Load Django for a command; returns the time the command acts at."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
+    django.setup()
+    from django.db.utils import OperationalError  # noqa: PLC0415 - after the settings
+    from django.utils import timezone  # noqa: PLC0415
+
+    from federation.services.members import venue_ensure  # noqa: PLC0415
+
+    try:
+        venue_ensure(now=timezone.now())
+    except OperationalError:
+        _fail("This federation has no database yet; start it once with `hanse up`.", "no_database")
+    return timezone.now()
+
+
+def _fail(why: str, code: str) -> None:
+    typer.echo(f"{why} ({code})", err=True)
+    raise typer.Exit(1)
+
+
+def _named(model: Any, name: str, kind: str) -> Any:
+    row = model.objects.filter(name=name).first()
+    if row is None:
+        _fail(f"There is no {kind} called {name}.", "not_found")
+    return row
+
+
+def _do(action: Any, **fields: Any) -> Any:
+    """Call a service; a refusal becomes one sentence and exit code 1."""
+    from federation.errors import FederationError  # noqa: PLC0415 - light, but after the settings
+
+    try:
+        return action(**fields)
+    except FederationError as error:
+        _fail(str(error), error.code)
+
+
+def _show(rows: list[dict[str, Any]], output: Output) -> None:
+    if output is Output.JSON:
+        typer.echo(json.dumps(rows, default=str))
+        return
+    if not rows:
+        typer.echo("None yet.")
+        return
+    table = Table()
+    for key in rows[0]:
+        table.add_column(key.replace("_", " "))
+    for row in rows:
+        table.add_row(*("" if v is None else str(v) for v in row.values()))
+    screen.print(table)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="0 = any free one")] = 8400,
+    home: Annotated[Path, typer.Option(help="where everything lives")] = Path(".hanse/up"),
+) -> None:
+    """Run a federation on this machine and stay up, with the web UI at a printed address."""
+    from broker.demo.stay import stay_up  # noqa: PLC0415 - keeps the other commands quick
+
+    raise typer.Exit(stay_up(home=home.resolve(), port=port, screen=screen))
+
+
+@app.command()
+def demo(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object on the last line")
+    ] = False,
+    keep: Annotated[bool, typer.Option(help="keep the folder of the demo")] = False,
+    jobs: Annotated[int, typer.Option(min=12, max=200, help="how many training jobs")] = 14,
+) -> None:
+    """Three datacenters trade real training jobs, from nothing, on this machine."""
+    from broker.demo.story import run_demo  # noqa: PLC0415 - keeps the other commands quick
+
+    raise typer.Exit(run_demo(as_json=as_json, keep=keep, count=jobs, screen=screen))
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+def market(context: typer.Context) -> None:
+    """Clear and verify market books from files: the same as `python -m economics`."""
+    from economics.__main__ import main  # noqa: PLC0415 - imports numpy
+
+    raise typer.Exit(main(context.args))
+
+
+@members.command("add")
+def members_add(name: str, title: str = "") -> None:
+    """Add an organisation."""
+    now = _setup()
+    from federation.services.members import member_create  # noqa: PLC0415
+
+    _do(member_create, name=name, title=title, actor=ACTOR, now=now)
+    typer.echo(f"Member {name} added.")
+
+
+@members.command("list")
+def members_list(output: Out = Output.TABLE) -> None:
+    """All organisations."""
+    _setup()
+    from federation.models import Member  # noqa: PLC0415
+
+    rows = Member.objects.prefetch_related("sites", "tenants")
+    _show(
+        [
+            {
+                "name": m.name,
+                "title": m.title,
+                "sites": ", ".join(s.name for s in m.sites.all()),
+                "tenants": ", ".join(t.name for t in m.tenants.all()),
+            }
+            for m in rows
+        ],
+        output,
+    )
+
+
+@sites.command("add")
+def sites_add(
+    name: str, member: Annotated[str, typer.Option(help="the organisation that owns it")]
+) -> None:
+    """Add a datacenter and print its one-time join token."""
+    now = _setup()
+    from federation.models import Member, Venue  # noqa: PLC0415
+    from federation.services.members import MAIN_VENUE, site_create  # noqa: PLC0415
+
+    owner = _named(Member, member, "member")
+    venue = Venue.objects.get(name=MAIN_VENUE)
+    site = _do(site_create, name=name, member=owner, venue=venue, actor=ACTOR, now=now)
+    _print_token(site, now)
+
+
+@sites.command("token")
+def sites_token(name: str) -> None:
+    """Print a new one-time join token; an unused earlier one stops working."""
+    now = _setup()
+    from federation.models import Site  # noqa: PLC0415
+
+    _print_token(_named(Site, name, "site"), now)
+
+
+def _print_token(site: Any, now: datetime) -> None:
+    from django.conf import settings  # noqa: PLC0415
+
+    from federation.services.access import join_token_issue  # noqa: PLC0415
+
+    ttl = settings.JOIN_TOKEN_TTL_S
+    token = join_token_issue(site=site, actor=ACTOR, ttl_s=ttl, now=now)
+    typer.echo(token)
+    typer.echo(
+        f"Site {site.name}: use it once within {ttl / 60:g} minutes, on the site's machine: "
+        "hanse agent join URL TOKEN --config FILE",
+        err=True,
+    )
+
+
+@sites.command("revoke")
+def sites_revoke(name: str) -> None:
+    """Take a site's agent credential back, at once."""
+    now = _setup()
+    from federation.models import Site  # noqa: PLC0415
+    from federation.services.access import credentials_revoke  # noqa: PLC0415
+
+    count = credentials_revoke(site=_named(Site, name, "site"), actor=ACTOR, now=now)
+    typer.echo(f"{count} credentials of {name} revoked.")
+
+
+@sites.command("drain")
+def sites_drain(
+    name: str,
+    reason: Annotated[str, typer.Option(help="goes to the site's story")],
+    reopen: Annotated[bool, typer.Option("--open", help="open it again")] = False,
+) -> None:
+    """Place nothing new at a site; what runs there goes on."""
+    now = _setup()
+    from federation.models import Site  # noqa: PLC0415
+    from federation.services.syncs import site_drain  # noqa: PLC0415
+
+    site = _named(Site, name, "site")
+    _do(site_drain, site=site, actor=ACTOR, why=reason, now=now, drain=not reopen)
+    typer.echo(f"Site {name} is {site.state}.")
+
+
+@sites.command("list")
+def sites_list(output: Out = Output.TABLE) -> None:
+    """All datacenters and when they were last heard of."""
+    _setup()
+    from federation.models import Site  # noqa: PLC0415
+
+    _show(
+        [
+            {
+                "name": s.name,
+                "member": s.member.name,
+                "state": s.state,
+                "last_sync": s.last_sync_at,
+                "agent": s.agent_version,
+            }
+            for s in Site.objects.select_related("member")
+        ],
+        output,
+    )
+
+
+@tenants.command("add")
+def tenants_add(
+    name: str, member: Annotated[str, typer.Option(help="its home organisation")]
+) -> None:
+    """Add a tenant."""
+    now = _setup()
+    from federation.models import Member  # noqa: PLC0415
+    from federation.services.members import tenant_create  # noqa: PLC0415
+
+    _do(tenant_create, name=name, member=_named(Member, member, "member"), actor=ACTOR, now=now)
+    typer.echo(f"Tenant {name} added. Give it funds: hanse deposit {name} AMOUNT")
+
+
+@tenants.command("token")
+def tenants_token(name: str, days: Annotated[int, typer.Option(min=1, max=366)] = 90) -> None:
+    """Print an API token that acts for a tenant. Shown once."""
+    now = _setup()
+    from federation.models import Tenant  # noqa: PLC0415
+    from federation.services.access import tenant_token_issue  # noqa: PLC0415
+
+    tenant = _named(Tenant, name, "tenant")
+    typer.echo(_do(tenant_token_issue, tenant=tenant, actor=ACTOR, days=days, now=now))
+    typer.echo(f"Valid {days} days: hanse login URL --token TOKEN", err=True)
+
+
+@tenants.command("list")
+def tenants_list(output: Out = Output.TABLE) -> None:
+    """All tenants and their funds."""
+    _setup()
+    from federation.models import Tenant, Venue  # noqa: PLC0415
+    from federation.money import as_text  # noqa: PLC0415
+    from federation.selectors.accounts import escrow_micro, funds_micro  # noqa: PLC0415
+    from federation.services.members import MAIN_VENUE  # noqa: PLC0415
+
+    venue = Venue.objects.get(name=MAIN_VENUE)
+    _show(
+        [
+            {
+                "name": t.name,
+                "member": t.member.name,
+                "available": as_text(funds_micro(t, venue)),
+                "escrow": as_text(escrow_micro(t, venue)),
+            }
+            for t in Tenant.objects.select_related("member")
+        ],
+        output,
+    )
+
+
+@classes.command("add")
+def classes_add(
+    name: str, title: str = "", owner: Annotated[str, typer.Option(help="a member")] = ""
+) -> None:
+    """Register a job class."""
+    now = _setup()
+    from federation.models import Member  # noqa: PLC0415
+    from federation.services.members import class_create  # noqa: PLC0415
+
+    member = _named(Member, owner, "member") if owner else None
+    _do(class_create, name=name, title=title, owner=member, actor=ACTOR, now=now)
+    typer.echo(f"Job class {name} registered.")
+
+
+@classes.command("list")
+def classes_list(output: Out = Output.TABLE) -> None:
+    """All job classes."""
+    _setup()
+    from federation.models import JobClass  # noqa: PLC0415
+
+    rows = JobClass.objects.select_related("owner")
+    _show(
+        [
+            {"name": c.name, "title": c.title, "owner": c.owner.name if c.owner else ""}
+            for c in rows
+        ],
+        output,
+    )
+
+
+@app.command()
+def deposit(
+    tenant: str,
+    amount: Annotated[str, typer.Argument(help="credits, such as 250 or 99.50")],
+    key: Annotated[str, typer.Option(help="the same key again posts nothing")] = "",
+) -> None:
+    """Give a tenant funds: a deposit in a cash venue, an issue in a credits venue."""
+    now = _setup()
+    from federation.models import Tenant, Venue  # noqa: PLC0415
+    from federation.money import to_micro  # noqa: PLC0415
+    from federation.services.ledger import deposit as post_deposit  # noqa: PLC0415
+    from federation.services.members import MAIN_VENUE  # noqa: PLC0415
+
+    try:
+        credits = Decimal(amount)
+    except InvalidOperation:
+        credits = Decimal("NaN")
+    if not credits.is_finite():
+        typer.echo(f"AMOUNT: {amount} is not a sum of credits (bad_amount)", err=True)
+        sys.exit(2)
+    posted = _do(
+        post_deposit,
+        tenant=_named(Tenant, tenant, "tenant"),
+        venue=Venue.objects.get(name=MAIN_VENUE),
+        amount_micro=to_micro(credits),
+        key=key or uuid.uuid4().hex,
+        actor=ACTOR,
+        now=now,
+    )
+    typer.echo(f"{tenant} has {amount} more." if posted else "This key was posted before.")

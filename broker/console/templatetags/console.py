@@ -1,0 +1,81 @@
+"""Filters and small parts of the console's templates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from broker.console import charts, words
+from federation.services.story import MACHINES
+
+register = template.Library()
+for _filter in (words.money, words.number, words.count, words.percent, words.span):
+    register.filter(_filter.__name__, _filter)
+
+#: words that are no machine's states -> tone
+TONES = {
+    "assignment": {"recorded": "wait", "waiting": "wait", "placed": "good", "dropped": "warn"},
+    "check": {"holds": "good", "fails": "bad"},
+    "fact": {"yes": "good", "no": "bad"},
+}
+
+
+@register.inclusion_tag("console/parts/pill.html")
+def pill(machine: str, state: str) -> dict[str, str]:
+    """A state as word, shape and colour; the tone comes from the machine's own table."""
+    known = MACHINES.get(machine)
+    if known is None:
+        tone = TONES[machine].get(state, "idle")
+    else:
+        tone = known.tones[known.states(state)]
+    return {"tone": tone, "word": state.replace("_", " ")}
+
+
+@register.filter
+def moment(at: datetime | None) -> SafeString | str:
+    """A moment as a time of day; the whole of it, in UTC, on hover."""
+    if at is None:
+        return "–"
+    full = words.in_full(at)
+    text = words.moment(at, timezone.now())
+    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), full, text)
+
+
+@register.filter
+def short(value: object) -> str:
+    """The first letters of an id or a hash."""
+    return str(value)[:8]
+
+
+@register.filter
+def of_total(part: float | None, whole: float | None) -> float:
+    """A share in percent, 0 to 100, for a bar's width."""
+    return 0.0 if not part or not whole else min(100.0, 100.0 * part / whole)
+
+
+@register.filter
+def less(a: int, b: int) -> int:
+    return a - b
+
+
+@register.filter
+def lookup(table: dict[Any, Any], key: object) -> Any:
+    """An entry of a table by a key that is itself a variable."""
+    return table.get(key)
+
+
+@register.inclusion_tag("console/parts/copy.html")
+def copyable(text: str, shown: str = "") -> dict[str, str]:
+    """A text that a button copies; `shown` stands in for a long one."""
+    return {"text": str(text), "shown": shown or str(text)}
+
+
+@register.inclusion_tag("console/parts/spark.html")
+def spark(values: list[float | None], label: str) -> dict[str, Any]:
+    """A small line of the last values; a gap where there was none."""
+    return {"lines": charts.spark(values), "label": label}

@@ -1,0 +1,1 @@
+"""The demonstration: three datacenters on one machine that really train and really pay."""
