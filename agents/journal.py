@@ -129,6 +129,18 @@ class Journal:
         rows = self._db.execute("SELECT attempt, seq, code, why FROM refused ORDER BY rowid")
         return [Receipt(attempt, seq, False, code, why) for attempt, seq, code, why in rows]
 
+    def begin(self, new_id: str) -> str:
+        """Name this start of the agent: the journal's own id, and a number that only grows.
+
+        The broker tells a restart (same id, higher number) from a copied credential by it.
+        """
+        journal = self.noted("journal_id") or new_id
+        start = int(self.noted("starts") or "0") + 1
+        with self._transaction():
+            for name, value in (("journal_id", journal), ("starts", str(start))):
+                self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+        return f"{journal}.{start}"
+
     def note(self, name: str, value: str) -> None:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))

@@ -68,7 +68,7 @@ class Loop:
         self._courier = courier
         self._clock = clock
         self._settings = settings
-        self._boot = boot  # of this agent, new at every start
+        self._boot = boot  # names this start of the agent: journal.begin
         self._orders = journal.noted("orders")
         self._offer_sent = ""  # digest of the offer the broker has had from this start
         self._server: tuple[datetime, float] | None = None  # its clock, and ours then

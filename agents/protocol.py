@@ -120,7 +120,7 @@ class AttemptStatus:
 class SyncRequest:
     protocol: str
     agent_version: str
-    boot: str  #: new for every start of the agent; two at once means a copied credential
+    boot: str  #: "<journal id>.<number of this start>": a restart, or another agent?
     sent_at: str  #: the agent's wall clock, for showing its skew; decides nothing
     offer_digest: str
     offer: OfferDocument | None  #: sent on start, on change and when asked

@@ -75,7 +75,7 @@ def assembled(config: Config) -> Iterator[Agent]:
             courier=courier,
             clock=clock,
             settings=config.sync,
-            boot=uuid.uuid4().hex,
+            boot=journal.begin(uuid.uuid4().hex),
         )
         yield Agent(config, folder, journal, loop, courier, clock)
 

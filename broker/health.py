@@ -44,3 +44,10 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_api(request):
         return problem_response(400, "bad_request", "The request cannot be read.")
     return defaults.bad_request(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """The failure itself is logged by Django, with its traceback."""
+    if _is_api(request):
+        return problem_response(500, "internal", "The broker failed; the failure is logged.")
+    return defaults.server_error(request)

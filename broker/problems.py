@@ -37,6 +37,8 @@ TITLES = {
     500: "The broker failed",
     503: "Not ready",
 }
+MAX_ERRORS = 50
+MAX_DETAIL = 1000
 log = structlog.get_logger(__name__)
 
 
@@ -49,11 +51,20 @@ def problem(
         "title": TITLES.get(status_code, "Refused"),
         "status": status_code,
         "code": code,
-        "detail": detail,
+        "detail": _plain(detail, MAX_DETAIL),
     }
     if errors:
-        body["errors"] = errors
+        body["errors"] = [
+            {key: _plain(text, MAX_DETAIL) for key, text in error.items()}
+            for error in errors[:MAX_ERRORS]
+        ]
     return body
+
+
+def _plain(text: str, limit: int) -> str:
+    """Sentences may quote what was sent: short, and without halves of surrogate pairs."""
+    kept = text if len(text) <= limit else text[: limit - 1] + "…"
+    return kept.encode("utf-8", "replace").decode()
 
 
 def problem_response(
@@ -106,7 +117,7 @@ def _api_exception(error: exceptions.APIException) -> Response:
     if isinstance(error, exceptions.ValidationError):
         errors = list(_fields(error.detail, ""))
         detail = "; ".join(f"{e['field'] or 'body'}: {e['detail']}" for e in errors)
-        return _response(problem(422, "bad_input", detail[:1000], errors))
+        return _response(problem(422, "bad_input", detail, errors))
     code = error.get_codes()
     body = problem(
         error.status_code, code if isinstance(code, str) else "refused", str(error.detail)

@@ -26,3 +26,4 @@ urlpatterns = [
 ]
 handler400 = "broker.health.bad_request"
 handler404 = "broker.health.not_found"
+handler500 = "broker.health.server_error"

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import qr
 from scipy.sparse import csr_array, vstack
 
 from economics.clearing.solver import Linear, minimise
@@ -18,8 +19,9 @@ from economics.market import Array, Mask
 
 POSITIVE = 1e-7  # multipliers above this hold their row tight; everything is scaled to about one
 EXACT = 1e-10  # violation accepted of a polished point
-TOUCHING = (1e-5, 1e-6, 1e-4, 1e-7)  # slacks taken for tight, in the order they are tried
+TOUCHING = (1e-5, 1e-6, 1e-7)  # slacks taken for tight, in the order they are tried
 POLISH_LOSS = 1e-7  # squared distance a polished point may be further off than the solver's
+MOST_POLISHED = 300_000  # entries of the touching rows up to which a point is polished
 RANK = 1e-10  # relative size below which a singular value is zero
 ACCURATE = 1e-7  # violation accepted of a point that a solver calls inaccurate
 
@@ -126,6 +128,8 @@ def _on_face(space: Polyhedron, anchor: Array, point: Array, touching: float) ->
     refined = np.zeros(point.shape)
     if not free.size:
         return refined
+    if rows.size * free.size > MOST_POLISHED:
+        return point
     left = space.matrix[rows][:, free].toarray()
     start = point[free]
     start = start + np.linalg.lstsq(left, space.least[rows] - left @ start, rcond=RANK)[0]
@@ -142,16 +146,17 @@ def _null_space(matrix: Array) -> Array:
     """Directions that change no row, as columns."""
     if not matrix.size:
         return np.eye(matrix.shape[1])
-    _, sizes, right = np.linalg.svd(matrix, full_matrices=True)
-    rank = int(np.count_nonzero(sizes > RANK * max(sizes[0], 1.0)))
-    directions: Array = right[rank:].T
+    turned, triangle, _ = qr(matrix.T, mode="full", pivoting=True)
+    sizes = np.abs(np.diag(triangle))
+    rank = int(np.count_nonzero(sizes > RANK * max(float(sizes[0]), 1.0)))
+    directions: Array = turned[:, rank:]
     return directions
 
 
 def _solve_projection(
     space: Polyhedron, anchor: Array, solver: str, options: dict[str, float]
 ) -> tuple[str, Array | None]:
-    import cvxpy as cp
+    import cvxpy as cp  # noqa: PLC0415 it costs 0.6 s, and only this solve needs it
 
     point = cp.Variable(space.fixed.size, nonneg=True)
     rules = []

@@ -15,6 +15,7 @@ from economics import accounts, pricing
 from economics.book import MICRO, Book, document_sha256
 from economics.certificate import RELATIVE, Check, measured, recompute, status_of
 from economics.clearing.allocation import Allocation, allocate
+from economics.clearing.program import program_of
 from economics.errors import BadBook, NotCertified, NotCleared, Problem
 from economics.market import Array, Market
 from economics.published import CLEARING_FORMAT, Published, read_published
@@ -66,8 +67,6 @@ def _allocated(book: Book) -> Allocation:
 
 def _impossible_floors(book: Book) -> BadBook | None:
     """Names the sites whose floors do not fit together on their own GPUs."""
-    from economics.clearing.program import program_of
-
     program, problems = program_of(book.market), []
     for site, name in enumerate(book.sites):
         try:

@@ -62,8 +62,8 @@ def marked(mark: str) -> list[Process]:
 
 
 def kill(process: Process) -> None:
-    """SIGKILL, if it is still the same process."""
-    if alive(process.pid, process.start):
+    """SIGKILL, if it is still the same process; never to pid 1."""
+    if process.pid > 1 and alive(process.pid, process.start):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGKILL)
 

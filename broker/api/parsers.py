@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from rest_framework.exceptions import APIException, ParseError
@@ -17,8 +18,25 @@ class TooLarge(APIException):
     default_code = "too_large"
 
 
+def strict_json(raw: bytes) -> Any:
+    """Raises ValueError for anything that two readers could take for two different things.
+
+    That is NaN and Infinity, a number beyond a float, a key that stands twice, a body that is not
+    UTF-8, and nesting so deep that a reader may give up on it.
+    """
+    try:
+        return json.loads(
+            raw.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_once,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 class StrictJSONParser(JSONParser):
-    """Refuses NaN, Infinity, duplicate keys and bodies over the view's `body_limit`."""
+    """Refuses what `strict_json` refuses and bodies over the view's `body_limit`."""
 
     media_type = "application/json"
     renderer_class = JSONRenderer
@@ -30,9 +48,7 @@ class StrictJSONParser(JSONParser):
         if len(raw) > limit:
             raise TooLarge(f"The body is larger than {limit} bytes.")
         try:
-            data = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_once)
-        except RecursionError:
-            raise ParseError("The body is nested too deep.") from None
+            data = strict_json(raw)
         except ValueError as error:
             raise ParseError(f"The body is not JSON: {error}") from None
         if not isinstance(data, dict):
@@ -42,6 +58,13 @@ class StrictJSONParser(JSONParser):
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond any number here")
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -123,7 +123,9 @@ class ReasonForm(forms.Form):
 class RevokeForm(ReasonForm):
     """Taking credentials back asks for the site's name, so that nobody does it by a slip."""
 
-    confirm = forms.CharField(label="The site's name, to confirm", widget=UnfoldAdminTextInputWidget())
+    confirm = forms.CharField(
+        label="The site's name, to confirm", widget=UnfoldAdminTextInputWidget()
+    )
 
     def __init__(self, *args: Any, site_name: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -77,7 +77,7 @@ def back(name: str, *args: Any) -> HttpResponseRedirect:
 
 
 def day(request: HttpRequest, name: str) -> datetime | None:
-    """A date of the query string as the moment it begins, in UTC; None when absent or unreadable."""
+    """A date of the query string as the moment it begins, in UTC; None when it is none."""
     try:
         date = parse_date(request.GET.get(name, ""))
     except ValueError:  # well formed, but no such day

@@ -12,7 +12,9 @@ urlpatterns = [
     path("audit/", overview.audit, name="console-audit"),
     path("rounds/", rounds.rounds, name="console-rounds"),
     path("rounds/<uuid:pk>/", rounds.round_page, name="console-round"),
-    path("rounds/<uuid:pk>/book.json", rounds.document, {"what": "book"}, name="console-round-book"),
+    path(
+        "rounds/<uuid:pk>/book.json", rounds.document, {"what": "book"}, name="console-round-book"
+    ),
     path(
         "rounds/<uuid:pk>/clearing.json",
         rounds.document,

@@ -17,6 +17,20 @@ def money(micro: int | None, places: int = 2) -> str:
     return f"{sign}{whole:,}.{decimals}"
 
 
+def price(micro: int | None) -> str:
+    """A price with four decimals, always, so that a column of them lines up."""
+    if micro is None:
+        return "–"
+    return f"{micro / MICRO:,.4f}".replace("-", "−")
+
+
+def exact(micro: int | None) -> str:
+    """Micro-credits to the last decimal, for the columns of the ledger."""
+    if micro is None:
+        return "–"
+    return money(micro, places=6)
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A measured number with so many significant digits; whole numbers stay whole."""
     if value is None:
@@ -42,6 +56,8 @@ def percent(share: float | None, digits: int = 1) -> str:
     """A share of one in percent; a tiny one is said to be tiny, not zero."""
     if share is None:
         return "–"
+    if share == 0:
+        return "0 %"
     if 0 < share * 100 < 0.5 * 10**-digits:
         return f"<{10**-digits:g} %"
     return f"{share * 100:.{digits}f} %"

@@ -212,6 +212,7 @@ def _orders(site_id: Any, message: wire.SyncRequest) -> wire.SyncReply:
     site = Site.objects.select_related("venue").get(pk=site_id)
     orders = orders_for_site(
         site=site,
+        boot=message.boot,
         attempts=bridge.attempts(message),
         offer_digest=message.offer_digest,
         now=now,

@@ -170,9 +170,30 @@ def _held(linear: Linear, program: Program, values: Array) -> Linear:
 
 
 def _settle_divisible(linear: Linear, stay: Array) -> Array:
-    """Walk down the optimal face, a column at a time, until one point is left."""
+    """The point of the optimal face that the rule names, over the variables still open there."""
     face = _optimal(linear)
-    if stay[face.least < face.most].any():
+    open_ = np.flatnonzero(face.least < face.most)
+    values = face.least.copy()
+    values[open_] = _walk(_restricted(face, open_), stay[open_])
+    return values
+
+
+def _restricted(face: Linear, open_: Index) -> Linear:
+    """The same face in its open variables only; rows keep what the others take."""
+    taken = face.matrix @ np.where(face.least < face.most, 0.0, face.least)
+    return Linear(
+        cost=face.cost[open_],
+        matrix=csr_array(face.matrix[:, open_]),
+        low=face.low - taken,
+        high=face.high - taken,
+        least=face.least[open_],
+        most=face.most[open_],
+    )
+
+
+def _walk(face: Linear, stay: Array) -> Array:
+    """Walk down a face, a variable at a time, until one point is left."""
+    if stay.any():
         face = _optimal(replace(face, cost=stay))
     point, alone = _only_point(face)
     order = np.flatnonzero(face.least < face.most)

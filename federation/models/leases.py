@@ -60,6 +60,8 @@ class Lease(Identified):
     predicted_samples_per_s = models.FloatField(null=True, blank=True)
     #: when a reply that holds it was first made; null = no agent can have it
     delivered_at = models.DateTimeField(null=True, blank=True)
+    #: the agent's journal that got it: no other may start it
+    delivered_to = models.CharField(max_length=64, blank=True)
     #: arrival of the last sync that listed it
     renewed_at = models.DateTimeField()
     revoke_asked_at = models.DateTimeField(null=True, blank=True)

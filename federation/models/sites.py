@@ -19,7 +19,9 @@ class Site(Identified):
     state = state_field(MACHINE, SiteState.ENROLLED)
     last_sync_at = models.DateTimeField(null=True, blank=True)
     agent_version = models.CharField(max_length=64, blank=True)
+    #: journal and start of the agent that speaks for the site; see services.syncs
     boot = models.CharField(max_length=64, blank=True)
+    past_journals = models.JSONField(default=list)
     clock_skew_s = models.FloatField(null=True, blank=True)
     #: raised whenever the site's orders change; the gateway's long polls watch it
     orders_version = models.BigIntegerField(default=0)

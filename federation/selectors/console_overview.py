@@ -26,6 +26,7 @@ from federation.models import (
 )
 
 TREND = 30  #: rounds behind a small line
+LISTED = 6  #: rounds that the first page lists
 GATEWAY, TICKS = "gateway", "ticks"
 
 
@@ -38,6 +39,11 @@ class Trend:
     gpus: tuple[float | None, ...]  #: GPUs traded
     fill: tuple[float | None, ...]  #: of the GPUs on offer
     unplaced: tuple[float | None, ...]  #: bids left without GPUs
+
+    @property
+    def newest(self) -> tuple[Round, ...]:
+        """The last few, newest first."""
+        return self.rounds[: -LISTED - 1 : -1]
 
     @property
     def last(self) -> Round | None:
@@ -121,8 +127,8 @@ def sites_in_trouble(venue: Venue) -> list[Site]:
     return list(Site.objects.filter(venue=venue, state=SiteState.SILENT).order_by("name"))
 
 
-def first_steps(venue: Venue | None) -> list[Step]:
-    """What is still missing before a first round can trade; all done = an empty federation no more."""
+def first_steps() -> list[Step]:
+    """What a fresh federation needs before a first round can trade, and what of it is done."""
     funded = Account.objects.filter(Q(kind__startswith="tenant_")).aggregate(
         t=Sum("balance_micro")
     )["t"]

@@ -150,7 +150,7 @@ def _name_problems(path: str, name: str) -> list[FieldProblem]:
 def _reserve_problems(path: str, text: str) -> list[FieldProblem]:
     try:
         value = Decimal(text)
-        fits = value.is_finite() and 0 <= value and to_micro(value) <= MAX_MICRO
+        fits = value.is_finite() and 0 <= value <= MAX_MICRO and to_micro(value) <= MAX_MICRO
     except InvalidOperation:
         fits = False
     if fits:

@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from federation.machines.lease import LIVE, LeaseState
 from federation.machines.offer import OfferState
 from federation.models import Contract, Lease, Offer, Site
-from federation.services.syncs import AttemptSeen
+from federation.services.syncs import AttemptSeen, journal_of
 
 ENDED = "ended"
 
@@ -45,20 +45,21 @@ class Orders:
 
 
 def orders_for_site(
-    *, site: Site, attempts: Iterable[AttemptSeen], offer_digest: str, now: datetime
+    *, site: Site, boot: str, attempts: Iterable[AttemptSeen], offer_digest: str, now: datetime
 ) -> Orders:
-    """All orders for a site, given what its agent has. Marks new leases as delivered.
+    """All orders for a site, given what its agent has. Marks new leases as delivered, and to whom.
 
     An active lease that the agent does not list is not sent again: its journal may be lost and
     the job may still be running, so only the fence can tell.
     """
     listed = {a.lease_id: a for a in attempts}
+    journal = journal_of(boot)
     Lease.objects.filter(
         site=site, state=LeaseState.OFFERED, delivered_at__isnull=True, revoke_asked_at__isnull=True
-    ).update(delivered_at=now)
+    ).update(delivered_at=now, delivered_to=journal)
     live = list(
         Lease.objects.filter(site=site, state__in=sorted(LIVE))
-        .filter(Q(state=LeaseState.OFFERED) | Q(pk__in=listed))
+        .filter(Q(state=LeaseState.OFFERED, delivered_to=journal) | Q(pk__in=listed))
         .select_related("job__job_class", "pool")
         .order_by("created_at", "id")
     )

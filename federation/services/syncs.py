@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Max
 
+from federation.errors import Refused
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.machines.site import SiteState
@@ -48,6 +49,7 @@ def site_synced(
 ) -> None:
     """A sync got through: the site is online, and every live lease it lists is renewed."""
     with transaction.atomic():
+        site = Site.objects.select_for_update(of=("self",)).get(pk=site.pk)
         _site_seen(site, hello, now)
         listed = {a.lease_id: a for a in attempts}
         leases = Lease.objects.filter(site=site, state__in=sorted(LIVE), pk__in=listed)
@@ -59,15 +61,44 @@ def site_synced(
             _renew(lease, listed[lease.pk].state, site, now)
 
 
+def journal_of(boot: str) -> str:
+    """The journal in an agent's `boot`, which is "<journal>.<number of its start>"."""
+    return boot.rpartition(".")[0]
+
+
+def _start_of(boot: str) -> int:
+    number = boot.rpartition(".")[2]
+    return int(number) if number.isascii() and number.isdigit() else 0
+
+
 def _site_seen(site: Site, hello: Hello, now: datetime) -> None:
-    fields = {
+    """Note the agent; refuse one that another start, or another journal, has taken over from.
+
+    A new start of the same journal is a restart. Another journal is another agent (a new machine,
+    or a copied credential): the newest one speaks for the site, the earlier one never again, so
+    that two can not run the same lease.
+    """
+    actor = f"agent:{site.name}"
+    fields: dict[str, object] = {
         "last_sync_at": now,
         "agent_version": hello.agent_version[:64],
         "clock_skew_s": hello.clock_skew_s,
+        "boot": hello.boot[:64],
     }
-    if site.boot and hello.boot != site.boot:
-        tell("site", site.pk, "restart", now=now, actor=f"agent:{site.name}")
-    move(site, "sync", now=now, actor=f"agent:{site.name}", boot=hello.boot[:64], **fields)
+    journal, current = journal_of(hello.boot), journal_of(site.boot)
+    if journal in site.past_journals or (
+        journal == current and _start_of(hello.boot) < _start_of(site.boot)
+    ):
+        raise Refused(
+            "Another agent speaks for this site now. Stop this one, or enrol it anew.",
+            code="superseded_agent",
+        )
+    if site.boot and journal != current:
+        fields["past_journals"] = [*site.past_journals, current][-100:]
+        tell("site", site.pk, "agent_replaced", now=now, actor=actor, why="another journal")
+    elif site.boot and hello.boot != site.boot:
+        tell("site", site.pk, "restart", now=now, actor=actor)
+    move(site, "sync", now=now, actor=actor, **fields)
 
 
 def _renew(lease: Lease, said: str, site: Site, now: datetime) -> None:

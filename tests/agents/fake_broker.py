@@ -48,6 +48,7 @@ class FakeBroker:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.credential = "hs_first"
+        self.old_credential = ""  # still works for a while after a rotation
         self.token = "one-time"
         self.renew_s = 60.0
         self.protocol = PROTOCOL
@@ -102,7 +103,7 @@ class FakeBroker:
             assert request.token == self.token
             return JoinReply(PROTOCOL, "birch", "site-1", self.credential)
         if path == ROTATE_PATH:
-            self.credential += "+"
+            self.old_credential, self.credential = self.credential, self.credential + "+"
             return RotateReply(PROTOCOL, self.credential, 300.0)
         if path == SYNC_PATH:
             return self.sync(decode(SyncRequest, body))
@@ -186,7 +187,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, encode(reply))
 
     def _known(self) -> bool:
-        return self.headers["Authorization"] == f"Bearer {self.server.broker.credential}"
+        broker = self.server.broker
+        known = (broker.credential, broker.old_credential or broker.credential)
+        return self.headers["Authorization"] in {f"Bearer {secret}" for secret in known}
 
     def _answer(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode()

@@ -111,6 +111,14 @@ def steps(n: int, pause: float = 0.05) -> str:
     return STEPS.format(n=n, pause=pause)
 
 
+UNTIL = STEPS.replace("$i -lt {n}", "! -e finish")
+
+
+def steps_until_told(pause: float = 0.05) -> str:
+    """A job that trains until its folder has a file `finish`."""
+    return UNTIL.format(pause=pause)
+
+
 class AgentProcess:
     """A real agent: `python -m agents run`."""
 
@@ -153,6 +161,9 @@ class AgentProcess:
         for guard in (self.state / "attempts").glob("*/guard.json"):
             kill_guard(guard.parent)
 
+    def finish(self, job: str) -> None:
+        (self.state / "work" / job / "finish").touch()
+
     def guard(self, attempt: str) -> dict[str, Any]:
         return dict(json.loads((self.state / "attempts" / attempt / "guard.json").read_text()))
 
@@ -161,19 +172,26 @@ class AgentProcess:
 
 
 def kill_guard(folder: Path) -> None:
-    """What a test leaves running."""
-    try:
-        pid = int(json.loads((folder / "guard.json").read_text())["pid"])
-    except (OSError, ValueError):
-        return
-    for process in processes.descendants(pid) if pid else []:
-        processes.kill(process)
+    """End what a test left running: only what carries the mark of this very folder."""
     mark = f"HANSE_PROGRESS={folder.resolve() / 'progress.jsonl'}"
     for process in processes.marked(mark):
         processes.kill(process)
-    keeper = processes.look(pid) if pid else None
-    if keeper is not None and not (folder / "exit.json").exists():
-        os.kill(pid, signal.SIGKILL)
+    try:
+        identity = json.loads((folder / "guard.json").read_text())
+    except (OSError, ValueError):
+        return
+    keeper = processes.look(int(identity["pid"]))
+    if keeper is not None and keeper.start == identity["start"] and _guards(keeper.pid, folder):
+        os.kill(keeper.pid, signal.SIGKILL)
+
+
+def _guards(pid: int, folder: Path) -> bool:
+    """True for a process whose command line names this folder as the one it guards."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\x00")
+    except OSError:
+        return False
+    return str(folder.resolve()).encode() in words
 
 
 def alive(pid: int) -> bool:

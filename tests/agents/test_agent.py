@@ -14,7 +14,7 @@ from typing import Any
 from agents.clock import SystemClock, rfc3339
 from agents.protocol import AttemptState, EndReason, Report, ReportKind
 from tests.agents.fake_broker import REPORTS_PATH, SYNC_PATH, Dropped, FakeBroker
-from tests.agents.making import AgentProcess, a_lease, alive, steps, until
+from tests.agents.making import AgentProcess, a_lease, alive, steps, steps_until_told, until
 
 Make = Callable[..., AgentProcess]
 
@@ -113,10 +113,12 @@ def test_an_unknown_revoke_is_answered_and_its_attempt_never_starts(
 def test_a_new_contract_splits_the_account_and_not_the_job(
     broker: FakeBroker, agent: AgentProcess
 ) -> None:
-    order = a_lease(command=steps(40))
+    order = a_lease(command=steps_until_told())
     broker.lease(order)
     until(lambda: [r for r in broker.of("a1") if r.progress and r.progress.samples >= 5])
     broker.lease(replace(order, contract="c2"))
+    until(lambda: [r for r in broker.of("a1") if r.contract == "c2"])
+    agent.finish("job-a1")
     end = ended(broker)
     reports = broker.of("a1")
     under = {name: [r for r in reports if r.contract == name] for name in ("c1", "c2")}
@@ -124,11 +126,9 @@ def test_a_new_contract_splits_the_account_and_not_the_job(
     last = [r.progress for r in under["c1"] if r.progress][-1]
     assert end.progress is not None
     assert last.contract_samples == last.samples >= 5
-    assert end.progress.samples == 40
-    assert end.progress.contract_samples == 40 - last.samples
+    assert end.progress.samples > last.samples
+    assert end.progress.contract_samples == end.progress.samples - last.samples
     assert len(broker.of("a1", ReportKind.STARTED)) == 1
-    # an old answer that names the old contract again moves nothing
-    assert {r.contract for r in under["c2"]} == {"c2"}
 
 
 def test_the_broker_may_be_away_for_long(broker: FakeBroker, agent: AgentProcess) -> None:
@@ -182,7 +182,7 @@ def test_the_fence_holds_when_the_broker_is_away(broker: FakeBroker, agent: Agen
 def test_a_killed_agent_comes_back_to_the_same_process(
     broker: FakeBroker, agent: AgentProcess
 ) -> None:
-    broker.lease(a_lease(command=steps(60) + "; echo pid $$"))
+    broker.lease(a_lease(command=steps_until_told() + "; echo pid $$"))
     until(lambda: broker.of("a1", ReportKind.PROGRESS))
     guard = agent.guard("a1")["pid"]
     for _ in range(3):
@@ -192,26 +192,30 @@ def test_a_killed_agent_comes_back_to_the_same_process(
         agent.start()
         until(lambda: len(broker.arrivals) > before)  # noqa: B023 - called before the next round
     assert agent.guard("a1")["pid"] == guard
+    agent.finish("job-a1")
     end = ended(broker)
     assert end.progress is not None
-    assert end.progress.samples == 60
-    assert broker.log("a1").count(b"step") == 60
+    assert end.progress.samples == broker.log("a1").count(b"step")
     assert broker.log("a1").count(b"pid") == 1
     assert len(broker.of("a1", ReportKind.STARTED)) == 1
-    assert len({sync.boot for sync in broker.syncs}) == 4
+    boots = {sync.boot.split(".")[1]: sync.boot.split(".")[0] for sync in broker.syncs}
+    assert (set(boots), len(set(boots.values()))) == ({"1", "2", "3", "4"}, 1)
 
 
 def test_sigterm_leaves_the_jobs_running(broker: FakeBroker, agent: AgentProcess) -> None:
-    broker.lease(a_lease(command=steps(40)))
+    broker.lease(a_lease(command=steps_until_told()))
     until(lambda: broker.of("a1", ReportKind.PROGRESS))
     began = time.monotonic()
     assert agent.terminate() == 0
     assert time.monotonic() - began < 3
     assert alive(agent.guard("a1")["pid"])
+    agent.finish("job-a1")
     agent.start()
     end = ended(broker)
+    assert end.end is not None
+    assert end.end.reason is EndReason.EXITED
     assert end.progress is not None
-    assert end.progress.samples == 40
+    assert end.progress.samples == broker.log("a1").count(b"step")
 
 
 def test_an_operator_may_empty_the_site(broker: FakeBroker, make_agent: Make) -> None:
@@ -240,13 +244,15 @@ def test_lost_and_repeated_answers_change_nothing(broker: FakeBroker, agent: Age
         return reply
 
     broker.answer_with = spoil
-    order = a_lease(command=steps(30) + "; echo once >> ran")
+    order = a_lease(command=steps_until_told() + "; echo once >> ran")
     broker.lease(order)
     until(lambda: broker.of("a1", ReportKind.PROGRESS))
     broker.lease(replace(order, contract="c2"))
+    until(lambda: [r for r in broker.of("a1") if r.contract == "c2"])
+    agent.finish("job-a1")
     end = ended(broker, seconds=40)
     assert end.progress is not None
-    assert end.progress.samples == 30
+    assert end.progress.samples == broker.log("a1").count(b"step")
     broker.forget.add("a1")
     until(lambda: broker.syncs[-1].attempts == ())
     broker.lease(order)  # comes again after it was forgotten

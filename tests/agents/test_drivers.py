@@ -209,7 +209,8 @@ def test_background_children_do_not_outlive_the_command(real: ProcessBench) -> N
 
 
 def test_a_training_child_keeps_its_grace_when_its_shell_dies(real: ProcessBench) -> None:
-    child = "sh -c 'trap \"echo saved; exit 0\" TERM; echo up; while :; do sleep 0.05; done'; true"
+    child = 'sh -c \'trap "sleep 0.4; echo saved; exit 0" TERM; echo up; '
+    child += "while :; do sleep 0.05; done'; true"
     handle = real.driver.start(a_task(command=child))
     until(lambda: b"up" in real.driver.logs("a1", 0, 100).data)
     real.driver.stop(handle, grace_s=5.0, reason=EndReason.REVOKED, why="")
@@ -225,6 +226,8 @@ def test_nothing_is_left_when_its_guardians_are_killed(real: ProcessBench, whom:
     inner = next(p.pid for p in processes.everybody() if p.parent == keeper)
     for pid in {"keeper": [keeper], "guard": [inner], "both": [keeper, inner]}[whom]:
         os.kill(pid, signal.SIGKILL)
+    if whom != "both":
+        until(lambda: not alive(child))  # whoever is left sees to it, without the agent
     end = over(real, handle)
     assert end.reason is EndReason.LOST
     until(lambda: not alive(child))
@@ -250,7 +253,7 @@ def test_a_guard_that_comes_late_finds_its_folder_taken(real: ProcessBench) -> N
     folder = real.root / "a1"
     folder.mkdir()
     assert real.driver.readopt("a1") is None
-    assert not guard.claim_as({"pid": 1}, str(folder / "guard.json"))
+    assert not guard.claim_as({"pid": 0, "start": 0}, str(folder / "guard.json"))
     assert real.driver.readopt("a1") is None
 
 
@@ -258,7 +261,10 @@ def test_the_environment_is_clean(real: ProcessBench, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SECRET_OF_THE_AGENT", "x")
     task = a_task(command="env; ls /proc/self/fd", env={"EPOCHS": "3"}, gpus=2, devices=("0", "2"))
     task = replace(task, samples_wanted=9)
+    leak = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(leak, True)
     over(real, real.driver.start(task))
+    os.close(leak)
     text = real.driver.logs("a1", 0, 1 << 16).data.decode()
     env = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     assert "SECRET_OF_THE_AGENT" not in text

@@ -52,6 +52,18 @@ def test_what_was_recorded_is_there_after_a_restart(tmp_path: Path) -> None:
     again.close()
 
 
+def test_each_start_has_the_journals_id_and_its_own_number(tmp_path: Path) -> None:
+    for path, new_id, expected in (
+        ("j", "one", "one.1"),
+        ("j", "two", "one.2"),
+        ("other", "two", "two.1"),
+        ("j", "three", "one.3"),
+    ):
+        journal = Journal(tmp_path / path)
+        assert journal.begin(new_id) == expected
+        journal.close()
+
+
 def test_numbers_have_no_gaps_whatever_value_a_caller_brings(journal: Journal) -> None:
     old = journal.record(received())
     for _ in range(3):

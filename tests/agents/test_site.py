@@ -17,6 +17,7 @@ from agents.errors import BrokerRefused, BrokerUnreachable
 from agents.journal import Journal
 from agents.loop import Loop
 from agents.offer import Showcase, document
+from agents.orders import refusal
 from agents.protocol import (
     AttemptState,
     EndReason,
@@ -208,6 +209,39 @@ def test_an_award_and_its_revoke_in_one_sync(rehearsal: Rehearsal) -> None:
     assert reason(end) is EndReason.NEVER_STARTED
 
 
+def test_an_attempt_that_was_forgotten_is_not_started_again(rehearsal: Rehearsal) -> None:
+    rehearsal.broker.lease(a_lease(samples_wanted=10))
+    rehearsal.go(5)
+    rehearsal.broker.forget.add("a1")
+    rehearsal.go(2)
+    assert rehearsal.state("a1") is None
+    rehearsal.broker.forget.clear()
+    rehearsal.broker.lease(a_lease(samples_wanted=10))
+    rehearsal.restart()
+    rehearsal.go(5)
+    assert rehearsal.state("a1") is None
+    assert rehearsal.driver.known() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"gpus": 0}, "asks for 0"),
+        ({"fence_s": 0.0}, "fence"),
+        ({"max_runtime_s": 0.0}, "runtime limit"),
+        ({"grace_s": -1.0}, "negative"),
+        ({"log_cap_bytes": -1}, "negative"),
+        ({"command": " "}, "no command"),
+        ({"command": "x" * 65537}, "characters"),
+        ({"job": "a/b"}, "folder"),
+        ({"env": {"A-B": ""}}, "not a name"),
+    ],
+)
+def test_what_no_site_takes(rehearsal: Rehearsal, changes: dict[str, Any], why: str) -> None:
+    assert why in (refusal(a_lease(**changes), rehearsal.config) or "")
+    assert refusal(a_lease(), rehearsal.config) is None
+
+
 def test_a_driver_that_cannot_start_is_reported_and_the_rest_goes_on(rehearsal: Rehearsal) -> None:
     rehearsal.driver.refuse = "no GPU answers"
     rehearsal.broker.lease(a_lease("a1"))
@@ -231,6 +265,20 @@ def test_terms_may_change_without_a_new_contract(rehearsal: Rehearsal) -> None:
     rehearsal.go(500, step=5)
     assert rehearsal.state("a1") is AttemptState.RUNNING
     assert before
+
+
+def test_a_contract_is_credited_up_to_the_moment_of_the_change(rehearsal: Rehearsal) -> None:
+    order = a_lease()
+    rehearsal.broker.lease(order)
+    rehearsal.go(10, step=0.05)
+    rehearsal.clock.advance(7.0)  # nobody has looked since
+    now = rehearsal.clock.boottime()
+    reply = rehearsal.reply(replace(order, contract="c2"))
+    rehearsal.site.act(reply, sent=now, listed=frozenset({"a1"}))
+    rehearsal.go(1, step=0.05)
+    last = [r for r in rehearsal.broker.of("a1") if r.contract == "c1"][-1]
+    assert last.progress is not None
+    assert last.progress.contract_samples >= 160
 
 
 def test_an_old_contract_does_not_come_back(rehearsal: Rehearsal) -> None:

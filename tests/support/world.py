@@ -114,7 +114,7 @@ def a_site(
     return site
 
 
-HELLO = syncs.Hello(agent_version="0.1.0", boot="b1", clock_skew_s=0.0)
+HELLO = syncs.Hello(agent_version="0.1.0", boot="journal.1", clock_skew_s=0.0)
 
 
 def an_agent(site: Site, now: datetime = NOW) -> str:
@@ -175,6 +175,7 @@ class SimAgent:
     """A site's agent in a test's own time: syncs and reports through the real services."""
 
     site: Site
+    boot: str = "journal.1"
     running: dict[uuid.UUID, str] = field(default_factory=dict)
     seqs: dict[uuid.UUID, int] = field(default_factory=dict)
     samples: dict[uuid.UUID, int] = field(default_factory=dict)
@@ -186,8 +187,11 @@ class SimAgent:
             for pk, state in self.running.items()
         ]
         self.site.refresh_from_db()
-        syncs.site_synced(site=self.site, hello=HELLO, attempts=attempts, now=now)
-        reply = orders.orders_for_site(site=self.site, attempts=attempts, offer_digest="", now=now)
+        hello = syncs.Hello("0.1.0", self.boot, 0.0)
+        syncs.site_synced(site=self.site, hello=hello, attempts=attempts, now=now)
+        reply = orders.orders_for_site(
+            site=self.site, boot=self.boot, attempts=attempts, offer_digest="", now=now
+        )
         for wanted in reply.wanted:
             self.running.setdefault(wanted.lease.pk, "starting")
         for gone in reply.forget:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,10 @@ from broker.console import charts, words
 from federation.services.story import MACHINES
 
 register = template.Library()
-for _filter in (words.money, words.number, words.count, words.percent, words.span):
+for _filter in (
+    *(words.money, words.price, words.exact),
+    *(words.number, words.count, words.percent, words.span),
+):
     register.filter(_filter.__name__, _filter)
 
 #: words that are no machine's states -> tone
@@ -28,12 +32,14 @@ TONES = {
 @register.inclusion_tag("console/parts/pill.html")
 def pill(machine: str, state: str) -> dict[str, str]:
     """A state as word, shape and colour; the tone comes from the machine's own table."""
+    return {"tone": tone_of(machine, state), "word": state.replace("_", " ")}
+
+
+def tone_of(machine: str, state: str) -> str:
     known = MACHINES.get(machine)
     if known is None:
-        tone = TONES[machine].get(state, "idle")
-    else:
-        tone = known.tones[known.states(state)]
-    return {"tone": tone, "word": state.replace("_", " ")}
+        return TONES[machine].get(state, "idle")
+    return str(known.tones[known.states(state)])
 
 
 @register.filter
@@ -67,6 +73,17 @@ def less(a: int, b: int) -> int:
 def lookup(table: dict[Any, Any], key: object) -> Any:
     """An entry of a table by a key that is itself a variable."""
     return table.get(key)
+
+
+@register.filter
+def latest(values: Sequence[float | None]) -> float | None:
+    """The last known one of a trend."""
+    return next((v for v in reversed(values) if v is not None), None)
+
+
+@register.filter
+def hours(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 3600.0
 
 
 @register.inclusion_tag("console/parts/copy.html")

@@ -75,9 +75,7 @@ def create(request: HttpRequest, kind: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         row = save(
             form,
-            lambda: what.service(
-                **form.cleaned_data, actor=actor_of(request), now=timezone.now()
-            ),
+            lambda: what.service(**form.cleaned_data, actor=actor_of(request), now=timezone.now()),
         )
         if row is not None:
             messages.success(request, f"{row.name} is registered.")

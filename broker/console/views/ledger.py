@@ -45,7 +45,9 @@ def account_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 @operator_only
 def group_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     group = get_object_or_404(reads.groups_found(), pk=pk)
-    return show(request, "console/group.html", group.get_kind_display(), {"group": group}, trail=(_trail(),))
+    return show(
+        request, "console/group.html", group.get_kind_display(), {"group": group}, trail=(_trail(),)
+    )
 
 
 def _trail() -> tuple[str, str]:

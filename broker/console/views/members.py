@@ -112,7 +112,9 @@ def tenant_deposit(request: HttpRequest, name: str) -> HttpResponse:
     if form.errors:
         return _tenant_page(request, tenant, deposit_form=form)
     if posted:
-        messages.success(request, f"{asked['amount']:,} credits are on the account of {tenant.name}.")
+        messages.success(
+            request, f"{asked['amount']:,} credits are on the account of {tenant.name}."
+        )
     else:
         messages.info(request, "This deposit was posted already; nothing was added.")
     return back("console-tenant", tenant.name)

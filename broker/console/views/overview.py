@@ -15,7 +15,18 @@ from federation.selectors import console_overview as reads
 from federation.selectors.console_ledger import events_found
 from federation.selectors.console_sites import site_rows, sites_found
 
-SUBJECTS = ("job", "lease", "contract", "round", "site", "offer", "tenant", "member", "class", "venue")
+SUBJECTS = (
+    "job",
+    "lease",
+    "contract",
+    "round",
+    "site",
+    "offer",
+    "tenant",
+    "member",
+    "class",
+    "venue",
+)
 
 
 @operator_only
@@ -24,7 +35,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     venues = list(Venue.objects.all())
     venue = next((v for v in venues if v.name == request.GET.get("venue")), None)
     venue = venue or (venues[0] if venues else None)
-    steps = reads.first_steps(venue)
+    steps = reads.first_steps()
     context: dict[str, Any] = {"venues": venues, "venue": venue, "now": timezone.now()}
     context["steps"] = steps if not all(step.done for step in steps) else []
     if venue is not None:

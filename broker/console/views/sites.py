@@ -68,7 +68,11 @@ def _site_page(request: HttpRequest, site: Site, **more: Any) -> HttpResponse:
         **more,
     }
     response = show(
-        request, "console/site.html", site.name, context, trail=((reverse("console-sites"), "Sites"),)
+        request,
+        "console/site.html",
+        site.name,
+        context,
+        trail=((reverse("console-sites"), "Sites"),),
     )
     if "secret" in more:
         response["Cache-Control"] = "no-store"
@@ -103,9 +107,7 @@ def site_join_token(request: HttpRequest, name: str) -> HttpResponse:
         messages.error(request, f"{site.name} is retired; its agent cannot join.")
         return back("console-site", site.name)
     ttl_s = settings.JOIN_TOKEN_TTL_S
-    secret = join_token_issue(
-        site=site, actor=actor_of(request), ttl_s=ttl_s, now=timezone.now()
-    )
+    secret = join_token_issue(site=site, actor=actor_of(request), ttl_s=ttl_s, now=timezone.now())
     return _site_page(
         request,
         site,

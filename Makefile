@@ -1,0 +1,66 @@
+# Hanse. `make demo` and `make test` do all set-up on a machine with Python 3.11+ (venv), git and make.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+BASE_STAMP := .venv-base/.ready
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo run test test-unit test-base test-postgres test-e2e check fmt lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP)  ## make .venv with everything a developer needs
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Hanse needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@rm -f $(STAMP)
+	@PYTHON='$(PYTHON)' sh deploy/install.sh .venv requirements/dev.txt
+	@touch $(STAMP)
+
+$(BASE_STAMP): requirements/base-test.txt pyproject.toml
+	@rm -f $(BASE_STAMP)
+	@PYTHON='$(PYTHON)' sh deploy/install.sh .venv-base requirements/base-test.txt
+	@touch $(BASE_STAMP)
+
+demo: setup  ## three datacenters trade real training jobs, from nothing
+	@$(BIN)/hanse demo
+
+run: setup  ## a federation that stays up, with the web UI at a printed address
+	@$(BIN)/hanse up
+
+test: test-base test-unit test-postgres test-e2e  ## everything, set-up included, without root
+	@echo "All parts of the tests passed."
+
+test-base: $(BASE_STAMP)  ## the agent and the tenants' side on the base install alone
+	.venv-base/bin/python -m pytest -c tests/base.ini --rootdir . tests/agents tests/hanse
+
+test-unit: setup  ## mathematics, services, API and pages, on SQLite
+	$(PYTEST) tests/economics tests/federation tests/broker tests/docs
+
+test-postgres: setup  ## services, API and pages again, on a real PostgreSQL and a real Valkey
+	$(PYTEST) tests/federation tests/broker --database=postgres
+
+test-e2e: setup  ## the story and the faults with real processes, and the README's commands
+	$(PYTEST) tests/e2e
+
+check: setup  ## lint, format, types, import contracts, migrations, deployment settings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python manage.py makemigrations --check --dry-run --settings=broker.settings.test
+	HANSE_SECRET_KEY=only-for-this-check-$$(date +%s)-0123456789-abcdefghijklmnop \
+	  HANSE_DATABASE_URL=postgres://localhost/hanse HANSE_REDIS_URL=redis://localhost/0 \
+	  $(BIN)/python manage.py check --deploy --fail-level WARNING --settings=broker.settings.prod
+
+fmt: setup  ## format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## pin the dependencies anew, with hashes
+	sh deploy/lock.sh
+
+clean:  ## remove what the targets above made
+	rm -rf .venv .venv-base .hanse staticfiles .pytest_cache .mypy_cache .ruff_cache .hypothesis
