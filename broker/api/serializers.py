@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from django.core.validators import RegexValidator
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from broker.api.shapes import Reason
+from federation.machines.job import JobState
+from federation.machines.round import RoundState
 from federation.models import Job, JobClass, Round
 from federation.models.base import NAME_PATTERN
 from federation.money import as_text
@@ -18,7 +24,12 @@ MAX_COMMAND = 64 * 1024
 MAX_ENV = 200
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 FORBIDDEN_ENV = re.compile(r"(HANSE_|LD_)")
+DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?\Z")
 plain_name = RegexValidator(NAME_PATTERN, "letters, digits, dot, dash, underscore; at most 63")
+pool_name = RegexValidator(
+    NAME_PATTERN.replace(r"\Z", r"\.") + NAME_PATTERN.removeprefix("^"),
+    "SITE.POOL, such as north.a100",
+)
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -28,8 +39,29 @@ class StrictSerializer(serializers.Serializer[Any]):
         if isinstance(data, dict):
             unknown = sorted(set(data) - set(self.fields))
             if unknown:
-                raise serializers.ValidationError({key: "unknown field" for key in unknown})
+                raise serializers.ValidationError(dict.fromkeys(unknown, "unknown field"))
         return super().to_internal_value(data)
+
+
+class Text(serializers.CharField):
+    """Text as JSON writes it: a number or true is not quietly turned into one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if data is not serializers.empty and data is not None and not isinstance(data, str):
+            raise serializers.ValidationError("text is expected")
+        return super().run_validation(data)
+
+
+class Flag(serializers.BooleanField):
+    """true or false, and nothing that only looks like it."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("true or false is expected")
+        return data
 
 
 class WholeNumber(serializers.IntegerField):
@@ -41,52 +73,105 @@ class WholeNumber(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+class Seconds(serializers.FloatField):
+    """A duration as a JSON number."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("a number of seconds is expected")
+        if isinstance(data, int) and abs(data) > 2**62:
+            raise serializers.ValidationError("too large")
+        return super().to_internal_value(data)
+
+
 class Credits(serializers.DecimalField):
     """Money: decimal text (numbers are accepted too), at most six decimals."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_digits=16, decimal_places=6, min_value=Decimal("0.000001"), **options)
 
+    def to_internal_value(self, data: Any) -> Decimal:
+        if isinstance(data, bool) or not isinstance(data, str | int | float):
+            raise serializers.ValidationError("credits as decimal text are expected")
+        if isinstance(data, str) and not DECIMAL.match(data):
+            raise serializers.ValidationError('credits as decimal text, such as "12.50"')
+        return super().to_internal_value(data)
 
-def names(**options: Any) -> serializers.ListField:
+
+class Moment(serializers.DateTimeField):
+    """A time that means the same everywhere."""
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise serializers.ValidationError("the time needs a zone, such as Z")
+        return super().enforce_timezone(value)
+
+
+def names(check: RegexValidator = plain_name, **options: Any) -> serializers.ListField:
     """A list of plain names."""
     return serializers.ListField(
-        child=serializers.CharField(max_length=127, validators=[plain_name]),
-        max_length=100,
-        required=False,
-        **options,
+        child=Text(max_length=127, validators=[check]), max_length=100, required=False, **options
     )
 
 
+EXAMPLE = OpenApiExample(
+    "A training job",
+    request_only=True,
+    value={
+        "name": "resnet-night",
+        "job_class": "resnet50-b256-amp",
+        "command": "python train.py --epochs 90",
+        "gpus": [4, 8],
+        "gpu_kinds": ["H100"],
+        "samples": 115_000_000,
+        "value": "4.50",
+        "max_cost": "400.00",
+        "deadline": "2027-01-31T18:00:00Z",
+        "env": {"EPOCHS": "90"},
+        "preemptible": True,
+    },
+)
+SMALLEST = OpenApiExample(
+    "The least a job needs",
+    request_only=True,
+    value={
+        "name": "probe-1",
+        "job_class": "cnn",
+        "command": "python train.py",
+        "gpus": [1],
+        "samples": 100_000,
+        "value": "500",
+        "max_cost": "60",
+    },
+)
+
+
+@extend_schema_serializer(examples=[EXAMPLE, SMALLEST])
 class JobIn(StrictSerializer):
     """A job to submit."""
 
-    name = serializers.CharField(max_length=63, validators=[plain_name])
-    job_class = serializers.CharField(max_length=63, validators=[plain_name])
-    command = serializers.CharField(max_length=MAX_COMMAND, trim_whitespace=False)
-    setup = serializers.CharField(
-        max_length=MAX_COMMAND, trim_whitespace=False, required=False, allow_blank=True
-    )
+    name = Text(max_length=63, validators=[plain_name])
+    job_class = Text(max_length=63, validators=[plain_name])
+    command = Text(max_length=MAX_COMMAND, help_text="the only field that a shell ever sees")
+    setup = Text(max_length=MAX_COMMAND, required=False, allow_blank=True)
     gpus = serializers.ListField(
-        child=WholeNumber(min_value=1, max_value=100_000), min_length=1, max_length=64
+        child=WholeNumber(min_value=1, max_value=100_000),
+        min_length=1,
+        max_length=64,
+        help_text="gang sizes, any one of which will do; all GPUs at one site",
     )
-    gpu_kinds = names()
+    gpu_kinds = names(help_text="kinds it may run on; none = any")
     samples = WholeNumber(min_value=1, max_value=10**15)
     value = Credits(help_text="credits per million samples")
     max_cost = Credits(help_text="credits, at most, over all rounds")
-    deadline = serializers.DateTimeField(required=False, allow_null=True)
-    env = serializers.DictField(
-        child=serializers.CharField(max_length=32 * 1024, allow_blank=True, trim_whitespace=False),
-        required=False,
-    )
-    preemptible = serializers.BooleanField(required=False)
-    max_runtime_s = serializers.FloatField(
-        required=False, allow_null=True, min_value=1, max_value=366 * 86400
-    )
-    grace_s = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=3600)
+    deadline = Moment(required=False, allow_null=True)
+    env = serializers.DictField(child=Text(max_length=32 * 1024, allow_blank=True), required=False)
+    preemptible = Flag(required=False)
+    max_runtime_s = Seconds(required=False, allow_null=True, min_value=1, max_value=366 * 86400)
+    grace_s = Seconds(required=False, allow_null=True, min_value=0, max_value=3600)
     sites_allow = names()
     sites_deny = names()
-    pools = names()
+    pools = names(pool_name, help_text="SITE.POOL; none = any")
 
     def validate_env(self, value: dict[str, str]) -> dict[str, str]:
         if len(value) > MAX_ENV:
@@ -107,14 +192,9 @@ class JobIn(StrictSerializer):
         return JobDraft(**self.validated_data)
 
 
-class Money(serializers.Field[Any, Any, Any, Any]):
-    """Micro-credits as decimal text."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(read_only=True, **options)
-
-    def to_representation(self, value: int) -> str:
-        return as_text(value)
+def words(states: type[JobState] | type[RoundState]) -> dict[str, Any]:
+    """The states as the API writes them, for the schema."""
+    return {"type": "string", "enum": [state.name for state in states]}
 
 
 class JobOut(serializers.ModelSerializer[Job]):
@@ -122,6 +202,8 @@ class JobOut(serializers.ModelSerializer[Job]):
 
     job_class = serializers.CharField(source="job_class.name")
     tenant = serializers.CharField(source="tenant.name")
+    gpus = serializers.ListField(child=serializers.IntegerField())
+    gpu_kinds = serializers.ListField(child=serializers.CharField())
     state = serializers.SerializerMethodField()
     reason = serializers.SerializerMethodField()
     value = serializers.SerializerMethodField()
@@ -173,9 +255,11 @@ class JobOut(serializers.ModelSerializer[Job]):
         leases = getattr(job, "newest_lease", None)
         return leases[0] if leases else None
 
+    @extend_schema_field(words(JobState))
     def get_state(self, job: Job) -> str:
         return job.state.upper()
 
+    @extend_schema_field(Reason(allow_null=True))
     def get_reason(self, job: Job) -> dict[str, str] | None:
         if job.state == "pending" and job.outcome_code not in ("", "awarded"):
             return {"code": job.outcome_code, "message": job.outcome_why}
@@ -227,12 +311,17 @@ class JobOut(serializers.ModelSerializer[Job]):
 class ClassIn(StrictSerializer):
     """A job class to register."""
 
-    name = serializers.CharField(max_length=63, validators=[plain_name])
-    title = serializers.CharField(max_length=200, required=False, allow_blank=True)
+    name = Text(max_length=63, validators=[plain_name])
+    title = Text(max_length=200, required=False, allow_blank=True)
+
+    def validate_title(self, value: str) -> str:
+        if any(unicodedata.category(letter).startswith("C") for letter in value):
+            raise serializers.ValidationError("no control, direction or line characters")
+        return value
 
 
 class ClassOut(serializers.ModelSerializer[JobClass]):
-    owner = serializers.CharField(source="owner.name", default=None)
+    owner = serializers.CharField(source="owner.name", default=None, allow_null=True)
 
     class Meta:
         model = JobClass
@@ -275,6 +364,7 @@ class RoundOut(serializers.ModelSerializer[Round]):
             "void",
         )
 
+    @extend_schema_field(words(RoundState))
     def get_state(self, round: Round) -> str:
         return round.state.upper()
 
@@ -285,5 +375,6 @@ class RoundOut(serializers.ModelSerializer[Round]):
         snapshot = getattr(round, "snapshot", None)
         return snapshot.sha256 if snapshot else None
 
+    @extend_schema_field(Reason(allow_null=True))
     def get_void(self, round: Round) -> dict[str, str] | None:
         return {"code": round.void_code, "message": round.void_why} if round.void_code else None

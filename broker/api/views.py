@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -10,15 +11,23 @@ from django.http import HttpResponse
 from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
 from rest_framework import mixins, status, viewsets
 from rest_framework.decorators import action
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from broker.api.pagination import ByName, NewestRoundFirst
+from broker.api.renderers import PlainText
 from broker.api.serializers import ClassIn, ClassOut, JobIn, JobOut, RoundOut
+from broker.api.shapes import MeOut, OffersOut, PricesOut, WhyOut, answers
 from federation.errors import BadInput, FieldProblem, NotAllowed, NotFound
 from federation.machines.job import JobState
 from federation.models import Job, JobClass, Lease, Round, Tenant, User, Venue
@@ -31,6 +40,8 @@ from federation.services.jobs import job_cancel, job_submit
 from federation.services.members import MAIN_VENUE, class_create
 
 KEY_LIMIT = 200
+KEY = re.compile(rf"[!-~]{{1,{KEY_LIMIT}}}\Z")
+MAX_LOG_PAGE = 2**20
 
 
 def caller_tenant(request: Request) -> Tenant:
@@ -67,6 +78,10 @@ class JobFilter(filters.FilterSet):
         return rows.filter(state__in=states)
 
 
+@extend_schema_view(
+    list=extend_schema(operation_id="jobs_list", responses=answers({200: JobOut}, 403, 422)),
+    retrieve=extend_schema(operation_id="jobs_get", responses=answers({200: JobOut}, 403, 404)),
+)
 class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.RetrieveModelMixin):
     """A tenant's own jobs."""
 
@@ -88,7 +103,7 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
     @extend_schema(
         operation_id="jobs_submit",
         request=JobIn,
-        responses={201: JobOut, 409: OpenApiTypes.OBJECT, 422: OpenApiTypes.OBJECT},
+        responses=answers({201: JobOut}, 400, 403, 409, 413, 415, 422),
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
@@ -103,8 +118,10 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
         body = JobIn(data=request.data)
         body.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key")
-        if key is not None and not 1 <= len(key) <= KEY_LIMIT:
-            raise BadInput(FieldProblem("Idempotency-Key", f"1 to {KEY_LIMIT} characters"))
+        if key is not None and not KEY.match(key):
+            raise BadInput(
+                FieldProblem("Idempotency-Key", f"1 to {KEY_LIMIT} printable ASCII characters")
+            )
         submitted = job_submit(
             tenant=caller_tenant(request),
             venue=main_venue(),
@@ -119,7 +136,9 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
             headers["Idempotent-Replay"] = "true"
         return Response(answer, status=status.HTTP_201_CREATED, headers=headers)
 
-    @extend_schema(operation_id="jobs_cancel", request=None, responses={200: JobOut})
+    @extend_schema(
+        operation_id="jobs_cancel", request=None, responses=answers({200: JobOut}, 403, 404, 409)
+    )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: UUID) -> Response:
         """Stop a job: at once when it waits, with its grace when it runs."""
@@ -127,7 +146,7 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
         job_cancel(job=job, actor=f"user:{request.user.get_username()}", now=timezone.now())
         return Response(self.get_serializer(self.get_object()).data)
 
-    @extend_schema(operation_id="jobs_why", responses={200: OpenApiTypes.OBJECT})
+    @extend_schema(operation_id="jobs_why", responses=answers({200: WhyOut}, 403, 404))
     @action(detail=True)
     def why(self, request: Request, pk: UUID) -> Response:
         """Why the job is where it is: its last rounds and its story."""
@@ -135,21 +154,30 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
 
     @extend_schema(
         operation_id="jobs_logs",
-        responses={(200, "text/plain"): OpenApiResponse(OpenApiTypes.BINARY)},
+        responses=answers(
+            {(200, "text/plain"): OpenApiResponse(OpenApiTypes.BINARY)}, 403, 404, 422
+        ),
         parameters=[
             OpenApiParameter("offset", int, description="first byte wanted, from 0"),
             OpenApiParameter("limit", int, description="bytes at most"),
             OpenApiParameter("attempt", int, description="default: the newest"),
         ],
     )
-    @action(detail=True)
+    @action(detail=True, renderer_classes=[JSONRenderer, PlainText])
     def logs(self, request: Request, pk: UUID) -> HttpResponse:
-        """The log of an attempt, by byte offset."""
+        """The log of an attempt, by byte offset.
+
+        Headers tell where the next page begins (Hanse-Next-Offset), whether anything will follow
+        (Hanse-Complete), and whether the log reached its cap (Hanse-Truncated).
+        """
+        limit = _number(request, "limit", MAX_LOG_PAGE)
+        if not limit:
+            raise BadInput(FieldProblem("limit", "a whole number from 1 is expected"))
         page = job_log(
             self.get_object(),
             attempt=_number(request, "attempt", None),
             offset=_number(request, "offset", 0) or 0,
-            limit=min(_number(request, "limit", 2**20) or 2**20, 2**20),
+            limit=min(limit, MAX_LOG_PAGE),
         )
         answer = HttpResponse(page.data, content_type="text/plain; charset=utf-8")
         answer["Hanse-Attempt"] = str(page.attempt or 0)
@@ -170,6 +198,9 @@ def _number(request: Request, name: str, default: int | None) -> int | None:
     return int(text)
 
 
+@extend_schema_view(
+    list=extend_schema(operation_id="classes_list", responses=answers({200: ClassOut}, 422))
+)
 class ClassViewSet(viewsets.GenericViewSet[JobClass], mixins.ListModelMixin):
     """Registered job classes."""
 
@@ -178,7 +209,11 @@ class ClassViewSet(viewsets.GenericViewSet[JobClass], mixins.ListModelMixin):
     queryset = JobClass.objects.select_related("owner")
     filter_backends = ()
 
-    @extend_schema(operation_id="classes_create", request=ClassIn, responses={201: ClassOut})
+    @extend_schema(
+        operation_id="classes_create",
+        request=ClassIn,
+        responses=answers({201: ClassOut}, 400, 403, 409, 413, 415, 422),
+    )
     def create(self, request: Request) -> Response:
         """Register a job class of the caller's own member (operators: of the federation)."""
         body = ClassIn(data=request.data)
@@ -195,6 +230,10 @@ class ClassViewSet(viewsets.GenericViewSet[JobClass], mixins.ListModelMixin):
         return Response(self.get_serializer(created).data, status=status.HTTP_201_CREATED)
 
 
+@extend_schema_view(
+    list=extend_schema(operation_id="rounds_list", responses=answers({200: RoundOut}, 422)),
+    retrieve=extend_schema(operation_id="rounds_get", responses=answers({200: RoundOut}, 404)),
+)
 class RoundViewSet(
     viewsets.GenericViewSet[Round], mixins.ListModelMixin, mixins.RetrieveModelMixin
 ):
@@ -215,7 +254,7 @@ class RoundViewSet(
             .annotate(offer_count=Count("offers_used"))
         )
 
-    @extend_schema(operation_id="rounds_prices", responses={200: OpenApiTypes.OBJECT})
+    @extend_schema(operation_id="rounds_prices", responses=answers({200: PricesOut}, 404))
     @action(detail=True)
     def prices(self, request: Request, number: int) -> Response:
         """What every pool cleared at in the round, credits per GPU-hour."""
@@ -225,7 +264,7 @@ class RoundViewSet(
 class Offers(APIView):
     """What is on offer now: pools, reserve and last price, speed of each class."""
 
-    @extend_schema(operation_id="offers_list", responses={200: OpenApiTypes.OBJECT})
+    @extend_schema(operation_id="offers_list", responses=answers({200: OffersOut}, 404))
     def get(self, request: Request) -> Response:
         rows = offers_open(main_venue(), now=timezone.now())
         return Response({"results": rows, "next": None, "previous": None})
@@ -234,7 +273,7 @@ class Offers(APIView):
 class Me(APIView):
     """Who the token acts for, and with what funds."""
 
-    @extend_schema(operation_id="me", responses={200: OpenApiTypes.OBJECT})
+    @extend_schema(operation_id="me", responses=answers({200: MeOut}))
     def get(self, request: Request) -> Response:
         user: Any = request.user
         body: dict[str, Any] = {

@@ -44,9 +44,13 @@ def show(
     return response
 
 
-def page_of(request: HttpRequest, rows: QuerySet[Any]) -> Page[Any]:
+def page_of(
+    request: HttpRequest, rows: QuerySet[Any] | list[Any], *, key: str = "page"
+) -> Page[Any]:
     """The page of `rows` that the query string asks for; the nearest one when there is no such."""
-    return Paginator(rows, ROWS).get_page(request.GET.get("page"))
+    page = Paginator(rows, ROWS).get_page(request.GET.get(key))
+    page.key = key  # type: ignore[attr-defined]
+    return page
 
 
 def act(request: HttpRequest, done: str, call: Callable[[str, datetime], Any]) -> bool:

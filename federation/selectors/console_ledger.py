@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 from knox.models import get_token_model
 
 from federation.models import Account, Entry, EntryGroup, Event, Job, JobClass, Member, Tenant
@@ -35,7 +35,10 @@ def groups_found(kind: str = "", account: Account | None = None) -> QuerySet[Ent
         rows = rows.filter(kind=kind)
     if account is not None:
         rows = rows.filter(entries__account=account)
-    return rows.prefetch_related("entries__account__tenant", "entries__account__member").order_by(
+    entries = Entry.objects.select_related("account__tenant", "account__member").order_by(
+        "amount_micro"
+    )
+    return rows.prefetch_related(Prefetch("entries", queryset=entries)).order_by(
         "-created_at", "-id"
     )
 

@@ -56,24 +56,23 @@ def price_ranges(rounds: Sequence[Round]) -> dict[UUID, tuple[int, int]]:
     return {row["round"]: (row["low"], row["high"]) for row in rows}
 
 
-def awards_of(round: Round) -> list[Assignment]:
+def awards_of(round: Round) -> QuerySet[Assignment]:
     """The allocation with its jobs and pools, dearest first."""
-    return list(
+    return (
         Assignment.objects.filter(round=round)
         .select_related("job__tenant", "job__job_class", "pool__site")
         .order_by("-payment_micro", "job__name")
     )
 
 
-def leases_of(round: Round) -> dict[UUID, Lease]:
+def leases_of(round: Round, jobs: Sequence[UUID]) -> dict[UUID, Lease]:
     """The lease that a round began or prolonged, by job."""
-    rows = Lease.objects.filter(contracts__round=round).distinct()
+    rows = Lease.objects.filter(contracts__round=round, job__in=jobs).distinct()
     return {lease.job_id: lease for lease in rows}
 
 
-def unplaced_of(clearing: dict[str, Any] | None) -> list[Unplaced]:
-    """The clearing's own words about the jobs it left out, with the jobs' names."""
-    rows = clearing["unplaced"] if clearing else []
+def unplaced_of(rows: Sequence[dict[str, Any]]) -> list[Unplaced]:
+    """The clearing's own words about jobs it left out, with the jobs' names."""
     names = job_names([row["job"] for row in rows])
     return [
         Unplaced(

@@ -179,30 +179,42 @@ def _problems(draft: JobDraft, job_class: JobClass | None, now: datetime) -> lis
 
 
 def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:
-    """Stop a job: at once when it waits, with grace when it runs. Raises InvalidTransition."""
+    """Stop a job: at once when it waits, with grace when it runs. A repeat changes nothing.
+
+    Raises InvalidTransition when the job has ended by itself.
+    """
     with transaction.atomic():
-        job.refresh_from_db()
-        if job.state == JobState.CANCELLING:
-            return job
-        pending = job.state == JobState.PENDING
-        final: dict[str, Any] = {"ended_at": now} if pending else {}
-        won = move(
-            job,
-            "cancel",
-            now=now,
-            actor=actor,
-            code="cancelled",
-            why="The tenant asked.",
-            reason_code="cancelled",
-            reason="Stopped as the tenant asked." if pending else "The tenant asked to stop it.",
-            updated_at=now,
-            **final,
+        # leases before their job: the order in which a report locks them
+        leases = list(
+            Lease.objects.select_for_update().filter(job=job, state__in=sorted(LIVE)).order_by("id")
         )
-        if won and not pending:
-            for lease in Lease.objects.filter(job=job, state__in=sorted(LIVE)):
+        job.refresh_from_db()
+        while job.state not in (JobState.CANCELLING, JobState.CANCELLED):
+            if _cancel(job, actor, now):
+                break
+            job.refresh_from_db()  # another worker moved it on between the look and the write
+        if job.state == JobState.CANCELLING:
+            for lease in leases or Lease.objects.filter(job=job, state__in=sorted(LIVE)):
                 revoke_ask(lease=lease, code="cancelled", why="The tenant asked.", now=now)
     job.refresh_from_db()
     return job
+
+
+def _cancel(job: Job, actor: str, now: datetime) -> bool:
+    pending = job.state == JobState.PENDING
+    final: dict[str, Any] = {"ended_at": now} if pending else {}
+    return move(
+        job,
+        "cancel",
+        now=now,
+        actor=actor,
+        code="cancelled",
+        why="The tenant asked.",
+        reason_code="cancelled",
+        reason="Stopped as the tenant asked." if pending else "The tenant asked to stop it.",
+        updated_at=now,
+        **final,
+    )
 
 
 def jobs_expire(*, now: datetime, limit: int = 500) -> list[UUID]:

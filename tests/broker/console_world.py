@@ -101,9 +101,7 @@ def _job(tenant: Tenant, name: str, now: datetime, **fields: object) -> Job:
     return world.a_job(tenant, now=now, name=name, value=bid * 100, **fields)
 
 
-def _first_round(
-    agents: list[world.SimAgent], done: Job, running: Job, now: datetime
-) -> None:
+def _first_round(agents: list[world.SimAgent], done: Job, running: Job, now: datetime) -> None:
     """Both jobs start; the first ends well, the second has written a log."""
     world.a_round(now + timedelta(seconds=10))
     for agent in agents:

@@ -134,10 +134,12 @@ def a_job(tenant: Tenant, *, now: datetime = NOW, key: str | None = None, **fiel
         "value": Decimal("500"),
         "max_cost": Decimal("1000"),
     }
+    wanted = {**draft, **fields}
+    wanted["value"], wanted["max_cost"] = Decimal(wanted["value"]), Decimal(wanted["max_cost"])
     return job_submit(
         tenant=tenant,
         venue=a_venue(),
-        draft=JobDraft(**{**draft, **fields}),
+        draft=JobDraft(**wanted),
         key=key,
         actor="test",
         now=now,

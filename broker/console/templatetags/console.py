@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.core.paginator import Page
+from django.template import Context
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -25,7 +27,10 @@ for _filter in (
 TONES = {
     "assignment": {"recorded": "wait", "waiting": "wait", "placed": "good", "dropped": "warn"},
     "check": {"holds": "good", "fails": "bad"},
-    "fact": {"yes": "good", "no": "bad"},
+    "proof": {
+        **{"certified": "done", "not certified": "bad"},
+        **{"sums to zero": "done", "does not sum to zero": "bad"},
+    },
 }
 
 
@@ -40,6 +45,14 @@ def tone_of(machine: str, state: str) -> str:
     if known is None:
         return TONES[machine].get(state, "idle")
     return str(known.tones[known.states(state)])
+
+
+@register.simple_tag(takes_context=True)
+def turn(context: Context, page: Page[Any], number: int) -> str:
+    """The address of another page of the same list, all else as it is."""
+    query = context["request"].GET.copy()
+    query[getattr(page, "key", "page")] = str(number)
+    return f"?{query.urlencode()}"
 
 
 @register.filter

@@ -65,9 +65,7 @@ def round_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "book": book,
         "clearing": clearing,
         "prices": prices,
-        "awards": reads.awards_of(round),
-        "leases": reads.leases_of(round),
-        "unplaced": reads.unplaced_of(clearing),
+        **_lists(request, round, clearing),
         "pools": pools,
         "pool": pool,
         "chart": _chart(book, clearing, pool),
@@ -81,6 +79,18 @@ def round_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         context,
         trail=((reverse("console-rounds"), "Rounds"),),
     )
+
+
+def _lists(request: HttpRequest, round: Round, clearing: dict[str, Any] | None) -> dict[str, Any]:
+    """Who was served and who was not, a page of each."""
+    awards = page_of(request, reads.awards_of(round), key="awards")
+    unplaced = page_of(request, clearing["unplaced"] if clearing else [], key="unplaced")
+    return {
+        "awards": awards,
+        "leases": reads.leases_of(round, [row.job_id for row in awards]),
+        "unplaced": unplaced,
+        "unplaced_rows": reads.unplaced_of(unplaced.object_list),
+    }
 
 
 def _pool_shown(request: HttpRequest, pools: list[str], prices: list[PoolPrice]) -> str:

@@ -1,0 +1,151 @@
+"""Shapes that are only written, for the schema: the values come ready from the selectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
+
+
+class Reason(serializers.Serializer[Any]):
+    """A word for a machine and a sentence for a person."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class FieldError(serializers.Serializer[Any]):
+    field = serializers.CharField(help_text="path, such as env.KEY or gpus[0]")
+    detail = serializers.CharField()
+    code = serializers.CharField()
+
+
+class Problem(serializers.Serializer[Any]):
+    """RFC 9457: what every refusal looks like."""
+
+    type = serializers.CharField(help_text="urn:hanse:problem:CODE")
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    code = serializers.CharField(help_text="for a machine")
+    detail = serializers.CharField(help_text="for a person")
+    errors = FieldError(many=True, required=False, help_text="one for each bad field")
+
+
+REFUSALS = {
+    400: "The body is not JSON.",
+    401: "No token, or one that is unknown, expired or revoked.",
+    403: "The account may not do this.",
+    404: "There is no such thing, or it is somebody else's.",
+    409: "In conflict with the present state.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    422: "A field does not fit; `errors` names each.",
+    429: "Too many requests; Retry-After says when to come back.",
+}
+
+
+def answers(ok: dict[Any, Any], *refusals: int) -> dict[Any, Any]:
+    """The good answers and these refusals, with those that every endpoint has."""
+    return ok | {
+        (status, "application/problem+json"): OpenApiResponse(Problem, REFUSALS[status])
+        for status in sorted({401, 429, *refusals})
+    }
+
+
+class AffinityOut(serializers.Serializer[Any]):
+    """How fast a class runs on `gpus` GPUs of the pool together, samples/s."""
+
+    job_class = serializers.CharField()
+    gpus = serializers.IntegerField()
+    declared = serializers.FloatField(allow_null=True)
+    measured = serializers.FloatField(allow_null=True)
+    believed = serializers.FloatField(help_text="what rounds reckon with")
+    source = serializers.CharField()
+    reports = serializers.IntegerField(help_text="measured leases behind it")
+
+
+class OfferOut(serializers.Serializer[Any]):
+    """One pool on offer. Money is credits per GPU-hour as decimal text."""
+
+    site = serializers.CharField()
+    member = serializers.CharField()
+    pool = serializers.CharField(help_text="SITE.POOL")
+    gpu = serializers.CharField()
+    gpus = serializers.IntegerField()
+    reserve = serializers.CharField()
+    price = serializers.CharField(allow_null=True, help_text="of the last published round")
+    offer_version = serializers.IntegerField()
+    valid_until = serializers.DateTimeField(allow_null=True)
+    note = serializers.CharField(allow_blank=True)
+    affinities = AffinityOut(many=True)
+
+
+class OffersOut(serializers.Serializer[Any]):
+    results = OfferOut(many=True)
+    next = serializers.CharField(allow_null=True)
+    previous = serializers.CharField(allow_null=True)
+
+
+class PriceOut(serializers.Serializer[Any]):
+    """What one pool cleared at: credits per GPU-hour as decimal text."""
+
+    pool = serializers.CharField()
+    site = serializers.CharField()
+    gpus = serializers.IntegerField()
+    reserve = serializers.CharField()
+    price = serializers.CharField()
+    rent = serializers.CharField(help_text="price above the reserve")
+    traded_gpu_hours = serializers.FloatField()
+
+
+class PricesOut(serializers.Serializer[Any]):
+    results = PriceOut(many=True)
+
+
+class VerdictOut(serializers.Serializer[Any]):
+    """What one round said of the job."""
+
+    round = serializers.IntegerField(allow_null=True)
+    at = serializers.DateTimeField(allow_null=True)
+    outcome = serializers.CharField()
+    code = serializers.CharField()
+    why = serializers.CharField()
+    pool = serializers.CharField(allow_null=True)
+    price = serializers.CharField(allow_null=True)
+
+
+class StoryOut(serializers.Serializer[Any]):
+    """One change of the job."""
+
+    at = serializers.DateTimeField()
+    event = serializers.CharField()
+    to = serializers.CharField(allow_blank=True)
+    who = serializers.CharField()
+    code = serializers.CharField(allow_blank=True)
+    why = serializers.CharField(allow_blank=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        return {**super().get_fields(), "from": serializers.CharField(allow_blank=True)}
+
+
+class WhyOut(serializers.Serializer[Any]):
+    job = serializers.UUIDField()
+    state = serializers.CharField()
+    summary = serializers.CharField(help_text="the one sentence")
+    rounds = VerdictOut(many=True)
+    story = StoryOut(many=True, help_text="oldest first")
+
+
+class FundsOut(serializers.Serializer[Any]):
+    currency = serializers.CharField()
+    available = serializers.CharField()
+    escrow = serializers.CharField()
+
+
+class MeOut(serializers.Serializer[Any]):
+    user = serializers.CharField()
+    operator = serializers.BooleanField()
+    member = serializers.CharField(allow_null=True)
+    tenant = serializers.CharField(allow_null=True)
+    funds = FundsOut(allow_null=True)
