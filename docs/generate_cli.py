@@ -35,8 +35,8 @@ Tenants' verbs use the login that `hanse login` stored, or `HANSE_URL` and `HANS
 that run or furnish a federation work on the database of `HANSE_HOME`, `.hanse/up` in the current
 folder by default, or of the settings that `DJANGO_SETTINGS_MODULE` names.
 
-`hanse market` passes its arguments on to `python -m economics`: `clear BOOK.json [-o CLEARING.json]`
-and `verify BOOK.json CLEARING.json`.
+`hanse market` passes its arguments on to `python -m economics`:
+`clear BOOK.json [-o CLEARING.json]` and `verify BOOK.json CLEARING.json`.
 """
 
 

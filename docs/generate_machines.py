@@ -22,10 +22,10 @@ INTRODUCTION = """# State machines
 This page is written by `docs/generate_machines.py` from the tables in `federation/machines`. Do not
 edit it by hand.
 
-A row moves only by an event that its table knows, in a conditional update: `federation.services.story.move`.
-Any other pair of state and event raises `InvalidTransition`. Each move that changes a state writes an `Event`,
-and the events of one object are its story. An event on an arrow back to the same state renews facts
-without a change of state.
+A row moves only by an event that its table knows, in one conditional update, which
+`federation.services.story.move` makes. Any other pair of state and event raises
+`InvalidTransition`. Each move that changes a state writes an `Event`, and the events of one object
+are its story. An event on an arrow back to the same state renews facts without a change of state.
 
 *Live* states still hold or may get something. *Final* states have no way out.
 """

@@ -17,11 +17,12 @@ PAGE = ROOT / "docs" / "reference" / "protocol.md"
 
 INTRODUCTION = """# Agent protocol
 
-This page is written by `docs/generate_protocol.py` from `agents/protocol.py`. Do not edit it by hand.
+This page is written by `docs/generate_protocol.py` from `agents/protocol.py`. Do not edit it by
+hand.
 
-The agent calls the broker; the broker never calls a site. Bodies are JSON objects with exactly these
-fields: an unknown field, a wrong type, a number that is not finite or a text with a NUL is refused
-with status 422 and the path of the field. A field with a default may be left out.
+The agent calls the broker; the broker never calls a site. Bodies are JSON objects with exactly
+these fields: an unknown field, a wrong type, a number that is not finite or a text with a NUL is
+refused with status 422 and the path of the field. A field with a default may be left out.
 
 Units: seconds, samples, GPUs, credits as decimal text, times as RFC 3339 text.
 
@@ -35,12 +36,12 @@ Units: seconds, samples, GPUs, credits as decimal text, times as RFC 3339 text.
 The version is `{version}`. A message with another version is refused with 409 and the code
 `protocol_mismatch`.
 
-A sync carries the whole state of the site up and the whole wish of the broker down. So a lost message
-costs one period and never a decision. The broker may hold a sync open for up to `wait_s` while the
-orders are the ones that the agent has seen.
+A sync carries the whole state of the site up and the whole wish of the broker down. So a lost
+message costs one period and never a decision. The broker may hold a sync open for up to `wait_s`
+while the orders are the ones that the agent has seen.
 
-A report is known by its `attempt` and `seq`. A replay is accepted again and changes nothing. The agent
-keeps a report in its journal until a `Receipt` for it came back.
+A report is known by its `attempt` and `seq`. A replay is accepted again and changes nothing. The
+agent keeps a report in its journal until a `Receipt` for it came back.
 
 Limits: {max_reports} reports in one batch, {max_log} bytes of log in one report (before base64),
 {max_text} characters in a text, {max_command} characters in a command.
@@ -53,11 +54,11 @@ def tables() -> list[str]:
 
     source = inspect.getsource(protocol)
     lines = source.splitlines()
-    made = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name != "BadMessage":
-            made.append(_section(node, lines))
-    return made
+    return [
+        _section(node, lines)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name != "BadMessage"
+    ]
 
 
 def _section(node: ast.ClassDef, lines: list[str]) -> str:

@@ -1,1 +1,1 @@
-"""The federation's knowledge and memory: its state, its rules of change, its bridge to the market."""
+"""The federation's knowledge and memory: state, rules of change, the bridge to the market."""

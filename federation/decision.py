@@ -1,4 +1,4 @@
-"""Decide a frozen book: pure, with no database open. What a worker does between claim and record."""
+"""Decide a frozen book: pure, with no database open. What happens between claim and record."""
 
 from __future__ import annotations
 

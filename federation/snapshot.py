@@ -195,9 +195,8 @@ def _job_row(job: Job, pools: dict[UUID, PoolRow], view: _View) -> dict[str, Any
     sizes = [int(size) for size in job.gpus]
     allowed = [row for row in pools.values() if _permits(job, row, view)]
     if not allowed:
-        return _leave_out(
-            view, job, "no_feasible_pool", "No pool on offer is among those it may run on."
-        )
+        _leave_out(view, job, "no_feasible_pool", "No pool on offer is among those it may run on.")
+        return None
     speeds = {
         (row.pool.pk, size): speed_at(view.cells, row.pool.pk, job.job_class_id, size)
         for row in allowed
@@ -205,9 +204,9 @@ def _job_row(job: Job, pools: dict[UUID, PoolRow], view: _View) -> dict[str, Any
     }
     known = [speed.samples_per_s for speed in speeds.values() if speed is not None]
     if not known:
-        return _leave_out(
-            view, job, "no_affinity", f"No site has stated or shown how fast {job.job_class} runs."
-        )
+        why = f"No site has stated or shown how fast {job.job_class} runs."
+        _leave_out(view, job, "no_affinity", why)
+        return None
     remaining = max(job.samples - job.samples_done, job.samples // 100, 1)
     budget = _budget_micro(job, remaining, max(known), view)
     demand = min(remaining, budget * 1_000_000 // job.value_micro)
@@ -219,7 +218,8 @@ def _job_row(job: Job, pools: dict[UUID, PoolRow], view: _View) -> dict[str, Any
             if spent_out
             else "Its tenant has no free funds left for this round."
         )
-        return _leave_out(view, job, code, why)
+        _leave_out(view, job, code, why)
+        return None
     row: dict[str, Any] = {
         "id": str(job.pk),
         "site": job.tenant.member.name,
@@ -352,6 +352,6 @@ def pack(document: dict[str, Any]) -> bytes:
     return gzip.compress(text.encode(), mtime=0)
 
 
-def unpack(body: bytes) -> dict[str, Any]:
+def unpack(body: bytes | memoryview) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(gzip.decompress(bytes(body)))
     return document

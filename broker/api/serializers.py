@@ -206,7 +206,7 @@ class JobOut(serializers.ModelSerializer[Job]):
     gpu_kinds = serializers.ListField(child=serializers.CharField())
     state = serializers.SerializerMethodField()
     reason = serializers.SerializerMethodField()
-    value = serializers.SerializerMethodField()
+    value = serializers.SerializerMethodField(method_name="get_bid")
     max_cost = serializers.SerializerMethodField()
     spent = serializers.SerializerMethodField()
     held = serializers.SerializerMethodField()
@@ -265,7 +265,7 @@ class JobOut(serializers.ModelSerializer[Job]):
             return {"code": job.outcome_code, "message": job.outcome_why}
         return {"code": job.reason_code, "message": job.reason} if job.reason_code else None
 
-    def get_value(self, job: Job) -> str:
+    def get_bid(self, job: Job) -> str:
         return as_text(job.value_micro)
 
     def get_max_cost(self, job: Job) -> str:

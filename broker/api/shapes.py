@@ -16,7 +16,9 @@ class Reason(serializers.Serializer[Any]):
 
 
 class FieldError(serializers.Serializer[Any]):
-    field = serializers.CharField(help_text="path, such as env.KEY or gpus[0]")
+    field = serializers.CharField(  # type: ignore[assignment] # shadows a name of the framework
+        help_text="path, such as env.KEY or gpus[0]"
+    )
     detail = serializers.CharField()
     code = serializers.CharField()
 

@@ -141,7 +141,7 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
     )
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: UUID) -> Response:
-        """Stop a job: at once when it waits, with its grace when it runs."""
+        """Stop a job: at once when it waits, with its grace when it runs. A repeat is free."""
         job = self.get_object()
         job_cancel(job=job, actor=f"user:{request.user.get_username()}", now=timezone.now())
         return Response(self.get_serializer(self.get_object()).data)
@@ -218,7 +218,7 @@ class ClassViewSet(viewsets.GenericViewSet[JobClass], mixins.ListModelMixin):
         """Register a job class of the caller's own member (operators: of the federation)."""
         body = ClassIn(data=request.data)
         body.is_valid(raise_exception=True)
-        user = request.user
+        user: Any = request.user
         if not user.is_staff and user.member is None:
             raise NotAllowed("Only members and operators register job classes.")
         created = class_create(

@@ -12,6 +12,7 @@ from django.db.models import Model
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils import timezone
+from knox.models import get_token_model
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
@@ -20,7 +21,7 @@ from federation import models
 from federation.services.story import tell
 
 
-class LookOnly(ModelAdmin):
+class LookOnly(ModelAdmin):  # type: ignore[misc]
     """Nobody adds, changes or deletes these rows by hand: services do, and tell the story."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -100,7 +101,7 @@ _look_only(
 )
 
 
-class TellsItsStory(ModelAdmin):
+class TellsItsStory(ModelAdmin):  # type: ignore[misc]
     """Rows that an operator may edit; every change is a line in the audit log."""
 
     subject = ""
@@ -160,7 +161,7 @@ class VenueAdmin(TellsItsStory):
 
 
 @admin.register(models.User)
-class UserAdmin(StockUserAdmin, TellsItsStory):
+class UserAdmin(StockUserAdmin, TellsItsStory):  # type: ignore[type-arg]
     """People and programmes that sign in. Operators are those with staff status."""
 
     subject = "user"
@@ -176,8 +177,9 @@ class UserAdmin(StockUserAdmin, TellsItsStory):
 
 
 admin.site.unregister(Group)
+admin.site.unregister(get_token_model())  # tokens are issued on a tenant's page, by the service
 
 
 @admin.register(Group)
-class GroupAdmin(StockGroupAdmin, ModelAdmin):
+class GroupAdmin(StockGroupAdmin, ModelAdmin):  # type: ignore[misc]
     """Groups, in unfold's clothes."""

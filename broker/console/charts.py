@@ -18,7 +18,7 @@ SECONDS_PER_HOUR = 3600.0
 MOST_BIDS = 200  #: bars in one merit order; what lies below the price matters least
 
 #: mid tones: readable on white and on dark
-AWARDED, LEFT_OUT, PRICE, RESERVE = "#2f7fc1", "#9aa3af", "#c2410c", "#6b7280"
+AWARDED, LEFT_OUT, PRICE, RESERVE = "#2f7fc1", "#9aa3af", "#d9572b", "#7b8494"
 
 
 @dataclass(frozen=True, slots=True)

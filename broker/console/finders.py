@@ -36,5 +36,5 @@ class PlotlyFinder(BaseFinder):
         storage.prefix = PREFIX  # type: ignore[attr-defined]
         yield FILE, storage
 
-    def check(self, **kwargs: Any) -> list[Any]:
+    def check(self, **kwargs: Any) -> Any:
         return []

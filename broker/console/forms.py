@@ -58,7 +58,7 @@ class SiteForm(forms.Form):
         Venue.objects.all(),
         to_field_name="name",
         empty_label=None,
-        help_text="The market it sells in.",
+        help_text="The market it sells in; it cannot be changed later.",
         widget=UnfoldAdminSelectWidget(),
     )
 
@@ -82,7 +82,6 @@ class DepositForm(forms.Form):
         Venue.objects.all(),
         to_field_name="name",
         empty_label=None,
-        label="Market",
         widget=UnfoldAdminSelectWidget(),
     )
     amount = forms.DecimalField(

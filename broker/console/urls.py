@@ -10,6 +10,7 @@ urlpatterns = [
     path("", overview.overview, name="console-overview"),
     path("pulse", overview.pulse, name="console-pulse"),
     path("audit/", overview.audit, name="console-audit"),
+    path("find/<str:subject>/<str:subject_id>", overview.find, name="console-find"),
     path("rounds/", rounds.rounds, name="console-rounds"),
     path("rounds/<uuid:pk>/", rounds.round_page, name="console-round"),
     path(

@@ -1,4 +1,4 @@
-"""The demo's training jobs: sized by the offered speeds, submitted by REST, read back at the end."""
+"""The demo's training jobs: sized by the offered speeds, submitted by REST, read at the end."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -72,10 +73,11 @@ def _versions(site_ids: list[UUID]) -> dict[UUID, int]:
         connection.close()
 
 
-_bells: dict[int, Doorbell] = {}
+#: weak: a loop that is over takes its doorbell along, and its address may be used again
+_bells: WeakKeyDictionary[asyncio.AbstractEventLoop, Doorbell] = WeakKeyDictionary()
 
 
 def doorbell() -> Doorbell:
     """The doorbell of the running event loop."""
-    loop = id(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
     return _bells.setdefault(loop, Doorbell())

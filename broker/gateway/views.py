@@ -6,8 +6,8 @@ it must wait on the event loop, with no thread and no database connection of its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from datetime import datetime
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -19,13 +19,13 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 
 from agents import protocol as wire
+from broker.api.parsers import strict_json
 from broker.gateway import wire as bridge
 from broker.gateway.doorbell import doorbell
 from broker.problems import federation_problem, problem_response
-from federation.errors import FederationError, InvalidTransition
+from federation.errors import BadInput, FederationError, FieldProblem, InvalidTransition
 from federation.models import Site
 from federation.services.access import (
     ROTATION_OVERLAP,
@@ -33,7 +33,7 @@ from federation.services.access import (
     agent_join,
     credential_rotate,
 )
-from federation.services.offers import offer_submit
+from federation.services.offers import OfferDraft, offer_submit
 from federation.services.orders import orders_for_site
 from federation.services.reports import reports_accept
 from federation.services.syncs import GATEWAY, pulse, site_synced
@@ -55,10 +55,12 @@ class _Refusal(Exception):
 
 
 def _edge(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Turn what the federation refuses into a problem document."""
+    """POST only; and what the federation refuses becomes a problem document."""
 
     @wraps(view)
     def guarded(request: HttpRequest) -> HttpResponse:
+        if request.method != "POST":
+            return _not_post()
         try:
             return view(request)
         except _Refusal as refusal:
@@ -72,41 +74,55 @@ def _edge(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest]
     return guarded
 
 
+def _not_post() -> HttpResponse:
+    response = problem_response(405, "method_not_allowed", "POST is expected.")
+    response["Allow"] = "POST"
+    return response
+
+
 def _message(request: HttpRequest, kind: type[M], limit: int) -> M:
-    if int(request.headers.get("Content-Length") or 0) > limit:
-        raise _Refusal(problem_response(413, "too_large", f"At most {limit} bytes."))
     raw = request.read(limit + 1)
     if len(raw) > limit:
         raise _Refusal(problem_response(413, "too_large", f"At most {limit} bytes."))
     try:
-        data = json.loads(raw, parse_constant=_no_constant)
-        message = wire.decode(kind, data)
+        data = strict_json(raw)
+    except ValueError as error:
+        raise _Refusal(
+            problem_response(400, "not_json", f"The body is not JSON: {error}")
+        ) from None
+    _same_protocol(data)
+    try:
+        return wire.decode(kind, data)
     except wire.BadMessage as error:
         errors = [{"field": error.path, "detail": error.why, "code": "invalid"}]
         raise _Refusal(problem_response(422, "bad_input", str(error), errors)) from None
-    except (ValueError, RecursionError):
-        raise _Refusal(problem_response(400, "not_json", "The body is not JSON.")) from None
-    if getattr(message, "protocol", wire.PROTOCOL) != wire.PROTOCOL:
+
+
+def _same_protocol(data: Any) -> None:
+    """Before all else: the fields of another version are not ours to judge."""
+    spoken = data.get("protocol") if isinstance(data, dict) else None
+    if isinstance(spoken, str) and spoken != wire.PROTOCOL:
         raise _Refusal(
             problem_response(
                 409, "protocol_mismatch", f"This broker speaks {wire.PROTOCOL}; update the agent."
             )
         )
-    return message
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 def _site(request: HttpRequest) -> Site:
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if scheme != "Bearer" or not secret:
-        raise _Refusal(problem_response(401, "no_credential", "Send the agent's credential."))
+    if scheme.lower() != "bearer" or not secret:
+        raise _Refusal(_who_are_you("no_credential", "Send the agent's credential."))
     try:
         return agent_authenticate(secret=secret.strip(), now=timezone.now())
     except FederationError as error:
-        raise _Refusal(problem_response(401, error.code, error.why)) from None
+        raise _Refusal(_who_are_you(error.code, error.why)) from None
+
+
+def _who_are_you(code: str, why: str) -> HttpResponse:
+    response = problem_response(401, code, why)
+    response["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def _answer(message: Any) -> JsonResponse:
@@ -114,13 +130,10 @@ def _answer(message: Any) -> JsonResponse:
 
 
 @csrf_exempt
-@require_POST
 @_edge
 def join(request: HttpRequest) -> HttpResponse:
     """Turn a one-time join token into the agent's own credential."""
-    key = f"join:{request.META.get('REMOTE_ADDR', '')}"
-    cache.add(key, 0, timeout=60)
-    if cache.incr(key) > JOIN_TRIES_PER_MINUTE:
+    if _tries(f"join:{request.META.get('REMOTE_ADDR', '')}") > JOIN_TRIES_PER_MINUTE:
         response = problem_response(429, "throttled", "Too many tries to join; wait a minute.")
         response["Retry-After"] = "60"
         return response
@@ -128,15 +141,23 @@ def join(request: HttpRequest) -> HttpResponse:
     try:
         enrolled = agent_join(token=message.token, now=timezone.now())
     except FederationError as error:
-        return problem_response(401, error.code, error.why)
+        return _who_are_you(error.code, error.why)
     log.info("agent.joined", site=enrolled.site)
     return _answer(
         wire.JoinReply(wire.PROTOCOL, enrolled.site, str(enrolled.site_id), enrolled.secret)
     )
 
 
+def _tries(key: str) -> int:
+    """Counts within a minute from the first."""
+    cache.add(key, 0, timeout=60)
+    try:
+        return cache.incr(key)
+    except ValueError:  # the minute ended between the two lines
+        return 1
+
+
 @csrf_exempt
-@require_POST
 @_edge
 def rotate(request: HttpRequest) -> HttpResponse:
     """A new credential; the old one works for a few minutes more."""
@@ -147,7 +168,6 @@ def rotate(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt
-@require_POST
 @_edge
 def reports(request: HttpRequest) -> HttpResponse:
     """Numbered facts about attempts; a replay is free."""
@@ -167,8 +187,6 @@ def reports(request: HttpRequest) -> HttpResponse:
 @csrf_exempt
 async def sync(request: HttpRequest) -> HttpResponse:
     """The site's state up, its orders down; held while nothing changes."""
-    if request.method != "POST":
-        return problem_response(405, "method_not_allowed", "POST is expected.")
     first = await sync_to_async(_sync_in)(request)
     if isinstance(first, HttpResponse):
         return first
@@ -176,7 +194,7 @@ async def sync(request: HttpRequest) -> HttpResponse:
     wait_s = min(max(message.wait_s, 0.0), MAX_WAIT_S)
     if wait_s and answer.orders == message.orders_seen:
         await doorbell().wait(site.pk, site.orders_version, wait_s)
-        answer = await sync_to_async(_orders)(site.pk, message)
+        return await sync_to_async(_sync_out)(request, message)
     return _answer(answer)
 
 
@@ -188,12 +206,13 @@ def _sync_in(request: HttpRequest) -> Any:
         site = _site(request)
         message = _message(request, wire.SyncRequest, MAX_BODY)
         now = timezone.now()
+        hello, attempts = bridge.hello(message, now), bridge.attempts(message)
+        draft = bridge.offer_draft(message.offer) if message.offer is not None else None
         pulse(name=GATEWAY, now=now, gap_s=settings.PULSE_GAP_S)
-        if message.offer is not None:
-            offer_submit(site=site, draft=bridge.offer_draft(message.offer), now=now)
-        site_synced(
-            site=site, hello=bridge.hello(message, now), attempts=bridge.attempts(message), now=now
-        )
+        # renewals first: an offer that is refused must not cost the jobs that run
+        site_synced(site=site, hello=hello, attempts=attempts, now=now)
+        if draft is not None:
+            _offer(site, draft, now)
         result.append((message, site.pk))
         return HttpResponse()
 
@@ -204,6 +223,32 @@ def _sync_in(request: HttpRequest) -> Any:
     message, site_id = result[0]
     site = Site.objects.select_related("venue").get(pk=site_id)
     return site, message, _orders(site_id, message)
+
+
+def _offer(site: Site, draft: OfferDraft, now: datetime) -> None:
+    """Put the offer on the market; its problems are told with their paths in the message."""
+    try:
+        offer_submit(site=site, draft=draft, now=now)
+    except BadInput as error:
+        raise BadInput(
+            *(FieldProblem(f"offer.{p.path}", p.why, p.code) for p in error.problems)
+        ) from None
+
+
+def _sync_out(request: HttpRequest, message: wire.SyncRequest) -> HttpResponse:
+    """Second half of a held sync. Meanwhile the credential may have been revoked, or another
+    agent may speak for the site: neither may get a lease."""
+
+    @_edge
+    def inner(request: HttpRequest) -> HttpResponse:
+        site = _site(request)
+        if site.boot != message.boot:
+            return problem_response(
+                409, "superseded_agent", "Another agent speaks for this site now."
+            )
+        return _answer(_orders(site.pk, message))
+
+    return inner(request)
 
 
 def _orders(site_id: Any, message: wire.SyncRequest) -> wire.SyncReply:

@@ -12,10 +12,15 @@ from agents import protocol as wire
 from federation.errors import BadInput, FieldProblem
 from federation.models import Site
 from federation.services.leases import Ending
-from federation.services.offers import AffinityLine, OfferDraft, PoolLine
+from federation.services.offers import MAX_SPEED, AffinityLine, OfferDraft, PoolLine
 from federation.services.orders import LeaseWanted, Orders, log_cap_bytes
 from federation.services.reports import LogPiece, Measured, ReportIn
 from federation.services.syncs import AttemptSeen, Hello
+
+MAX_BOOT = 64
+MAX_COUNT = 2**53  #: samples and log bytes: what a float still counts one by one
+MAX_GPU_SECONDS = 1e13  #: three thousand years of a hundred GPUs
+INT_32 = 2**31  #: columns of 32 bits
 
 
 def uuid_of(text: str, path: str) -> UUID:
@@ -34,10 +39,15 @@ def time_of(text: str | None, path: str) -> datetime | None:
         raise BadInput(FieldProblem(path, "an RFC 3339 time is expected")) from None
     if value.tzinfo is None:
         raise BadInput(FieldProblem(path, "the time needs a zone, such as Z"))
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise BadInput(FieldProblem(path, "a time within the calendar is expected")) from None
 
 
 def hello(message: wire.SyncRequest, now: datetime) -> Hello:
+    if not 1 <= len(message.boot) <= MAX_BOOT:
+        raise BadInput(FieldProblem("boot", f"1 to {MAX_BOOT} characters"))
     sent = time_of(message.sent_at, "sent_at")
     skew = (sent - now).total_seconds() if sent is not None else None
     return Hello(agent_version=message.agent_version, boot=message.boot, clock_skew_s=skew)
@@ -74,8 +84,11 @@ def reports(batch: wire.ReportBatch) -> list[ReportIn]:
 
 
 def _report(report: wire.Report, path: str) -> ReportIn:
-    if not 1 <= report.seq < 2**31:
+    if not 1 <= report.seq < INT_32:
         raise BadInput(FieldProblem(f"{path}.seq", "numbers start at 1"))
+    if (report.kind == wire.ReportKind.ENDED) != (report.end is not None):
+        raise BadInput(FieldProblem(f"{path}.end", "comes with kind ended, and only with it"))
+    time_of(report.at, f"{path}.at")
     body: dict[str, Any] = wire.encode(report)
     body.pop("log", None)
     return ReportIn(
@@ -83,45 +96,54 @@ def _report(report: wire.Report, path: str) -> ReportIn:
         seq=report.seq,
         kind=report.kind.value,
         contract_id=uuid_of(report.contract, f"{path}.contract") if report.contract else None,
-        measured=_measured(report.progress, path) if report.progress else None,
-        log=_log(report.log, path) if report.log else None,
-        ending=_ending(report.end) if report.end else None,
+        measured=_measured(report.progress, f"{path}.progress") if report.progress else None,
+        log=_log(report.log, f"{path}.log") if report.log else None,
+        ending=_ending(report.end, f"{path}.end") if report.end else None,
         body=body,
     )
 
 
+def _within(value: float, limit: float, path: str) -> None:
+    if not 0 <= value < limit:
+        raise BadInput(FieldProblem(path, f"not negative, and below {limit:g}, is expected"))
+
+
 def _measured(progress: wire.Progress, path: str) -> Measured:
-    counts = (progress.samples, progress.contract_samples, progress.gpu_seconds, progress.lines)
-    if any(not 0 <= count < 2**60 for count in counts):
-        raise BadInput(FieldProblem(f"{path}.progress", "counts are not negative"))
+    _within(progress.samples, MAX_COUNT, f"{path}.samples")
+    _within(progress.contract_samples, MAX_COUNT, f"{path}.contract_samples")
+    _within(progress.gpu_seconds, MAX_GPU_SECONDS, f"{path}.gpu_seconds")
+    _within(progress.lines, INT_32, f"{path}.lines")
+    _within(progress.samples_per_s or 0.0, MAX_SPEED, f"{path}.samples_per_s")
     if progress.contract_samples > progress.samples:
-        raise BadInput(
-            FieldProblem(f"{path}.progress.contract_samples", "more than the attempt's samples")
-        )
-    speed = progress.samples_per_s
-    if speed is not None and not 0 <= speed < 1e15:
-        raise BadInput(FieldProblem(f"{path}.progress.samples_per_s", "a speed is not negative"))
+        raise BadInput(FieldProblem(f"{path}.contract_samples", "more than the attempt's samples"))
     return Measured(
         samples=progress.samples,
         contract_samples=progress.contract_samples,
         gpu_seconds=progress.gpu_seconds,
-        samples_per_s=speed or None,
+        samples_per_s=progress.samples_per_s or None,
         lines=progress.lines,
         loss=progress.loss,
     )
 
 
 def _log(chunk: wire.LogChunk, path: str) -> LogPiece:
+    _within(chunk.offset, MAX_COUNT, f"{path}.offset")
     try:
         data = chunk.raw()
     except (binascii.Error, ValueError):
-        raise BadInput(FieldProblem(f"{path}.log.data", "base64 is expected")) from None
-    if len(data) > wire.MAX_LOG_CHUNK or not 0 <= chunk.offset < 2**60:
-        raise BadInput(FieldProblem(f"{path}.log", f"at most {wire.MAX_LOG_CHUNK} bytes"))
+        raise BadInput(FieldProblem(f"{path}.data", "base64 is expected")) from None
+    if len(data) > wire.MAX_LOG_CHUNK:
+        raise BadInput(FieldProblem(f"{path}.data", f"at most {wire.MAX_LOG_CHUNK} bytes"))
+    room = log_cap_bytes() - chunk.offset
+    if len(data) > room:  # an agent that does not keep to the cap fills no disk here
+        data = data[: max(room, 0)]
+        return LogPiece(offset=min(chunk.offset, log_cap_bytes()), data=data, truncated=True)
     return LogPiece(offset=chunk.offset, data=data, truncated=chunk.truncated)
 
 
-def _ending(end: wire.End) -> Ending:
+def _ending(end: wire.End, path: str) -> Ending:
+    if end.exit_code is not None and not -INT_32 <= end.exit_code < INT_32:
+        raise BadInput(FieldProblem(f"{path}.exit_code", "a number of 32 bits is expected"))
     return Ending(reason=end.reason.value, exit_code=end.exit_code, message=end.message)
 
 

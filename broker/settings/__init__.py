@@ -1,1 +1,1 @@
-"""Settings by purpose: `dev` (embedded, no server needed), `prod` (PostgreSQL and Redis), `test`."""
+"""Settings by purpose: `dev` (embedded, no server), `prod` (PostgreSQL and Redis), `test`."""

@@ -138,7 +138,7 @@ REST_KNOX = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Hanse",
-    "DESCRIPTION": "A clearing house for GPU datacenters: submit jobs, read offers, rounds and prices.",
+    "DESCRIPTION": "A clearing house for GPU datacenters: jobs, offers, rounds and prices.",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -214,6 +214,7 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
+        "kombu.connection": {"level": "ERROR"},
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
     },

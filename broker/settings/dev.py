@@ -51,5 +51,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "control_folder": str(_QUEUE / "control"),
     "polling_interval": 0.2,
 }
+STATIC_ROOT = HOME / "static"  # empty: files are found in the packages that ship them
+STATIC_ROOT.mkdir(exist_ok=True)
 CELERY_BEAT_SCHEDULE_FILENAME = str(HOME / "beat-schedule")
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1.0

@@ -13,6 +13,8 @@ ALLOWED_HOSTS = ["*"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # speed only
 
 _SCRATCH = Path(env("HANSE_HOME", default="") or tempfile.mkdtemp(prefix="hanse-test-"))
+STATIC_ROOT = _SCRATCH / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 DATABASES = {
     "default": env.db_url("HANSE_DATABASE_URL", default=f"sqlite:///{_SCRATCH}/hanse.sqlite3")
 }

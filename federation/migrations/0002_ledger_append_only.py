@@ -1,15 +1,17 @@
 """The database refuses to change or delete what the ledger holds."""
 
+from typing import Any
+
 from django.db import migrations
 
 from federation import ledger_guard
 
 
-def forwards(apps, schema_editor):
+def forwards(apps: Any, schema_editor: Any) -> None:
     ledger_guard.install(schema_editor.connection)
 
 
-def backwards(apps, schema_editor):
+def backwards(apps: Any, schema_editor: Any) -> None:
     ledger_guard.remove(schema_editor.connection)
 
 

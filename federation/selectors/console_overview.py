@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from django.db.models import Q, Sum
+from django.db.models import Count, Q, Sum
 
 from federation.machines.job import JobState
 from federation.machines.round import RoundState
@@ -103,15 +103,14 @@ def trend(venue: Venue) -> Trend:
     )
 
 
-def gpus_traded(rounds: Sequence[Round]) -> dict[object, tuple[int, int]]:
+def gpus_traded(rounds: Sequence[Round]) -> dict[UUID, tuple[int, int]]:
     """GPUs and jobs awarded in each round."""
-    sums: dict[object, list[int]] = defaultdict(lambda: [0, 0])
-    for round_id, gpus in Assignment.objects.filter(round__in=[r.pk for r in rounds]).values_list(
-        "round", "gpus"
-    ):
-        sums[round_id][0] += gpus
-        sums[round_id][1] += 1
-    return {key: (gpus, jobs) for key, (gpus, jobs) in sums.items()}
+    rows = (
+        Assignment.objects.filter(round__in=[r.pk for r in rounds])
+        .values("round")
+        .annotate(gpus=Sum("gpus"), jobs=Count("id"))
+    )
+    return {row["round"]: (row["gpus"], row["jobs"]) for row in rows}
 
 
 def jobs_waiting(venue: Venue) -> int:

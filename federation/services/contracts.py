@@ -196,11 +196,8 @@ def _measurable(now: datetime) -> QuerySet[Contract]:
 
 def contracts_measure(*, now: datetime, limit: int = 1000) -> list[Contract]:
     """Close the books of contracts to which no further work can be added."""
-    done = []
-    for contract in _measurable(now).order_by("created_at")[:limit]:
-        if move(contract, "measure", now=now):
-            done.append(contract)
-    return done + _measure_overdue(now)
+    rows = _measurable(now).order_by("created_at")[:limit]
+    return [c for c in rows if move(c, "measure", now=now)] + _measure_overdue(now)
 
 
 def _measure_overdue(now: datetime) -> list[Contract]:

@@ -27,6 +27,7 @@ from federation.services.story import move, tell
 
 MAX_SAMPLES = 10**15
 MAX_GANG = 100_000
+MAX_SECONDS = 366 * 86400.0
 DEFAULT_RUNTIME_S = 7 * 24 * 3600.0
 DEFAULT_GRACE_S = 30.0
 
@@ -148,34 +149,44 @@ def _create(
 
 
 def _problems(draft: JobDraft, job_class: JobClass | None, now: datetime) -> list[FieldProblem]:
-    problems = []
-    try:
-        name_validator(draft.name)
-    except ValidationError as error:
-        problems.append(FieldProblem("name", str(error.messages[0])))
-    if job_class is None:
-        problems.append(
-            FieldProblem(
-                "job_class", f"{draft.job_class} is not a registered job class", "unknown_class"
-            )
-        )
+    problems = _name_problems(draft, job_class)
     if not draft.command.strip():
         problems.append(FieldProblem("command", "says what to run; it is empty"))
     if not draft.gpus or not all(1 <= size <= MAX_GANG for size in draft.gpus):
         problems.append(FieldProblem("gpus", f"one or more sizes from 1 to {MAX_GANG}"))
     if not 1 <= draft.samples <= MAX_SAMPLES:
         problems.append(FieldProblem("samples", f"1 to {MAX_SAMPLES}"))
-    for path, amount in (("value", draft.value), ("max_cost", draft.max_cost)):
-        if not amount.is_finite() or not 0 < to_micro(amount) <= MAX_MICRO:
-            problems.append(
-                FieldProblem(path, f"more than 0 and at most {as_text(MAX_MICRO)} credits")
-            )
     if draft.deadline is not None and draft.deadline <= now:
         problems.append(FieldProblem("deadline", "lies in the past"))
-    for path, seconds in (("max_runtime_s", draft.max_runtime_s), ("grace_s", draft.grace_s)):
-        if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= 366 * 86400):
-            problems.append(FieldProblem(path, "seconds, at most a year"))
+    return problems + _amount_problems(draft) + _duration_problems(draft)
+
+
+def _name_problems(draft: JobDraft, job_class: JobClass | None) -> list[FieldProblem]:
+    problems = []
+    try:
+        name_validator(draft.name)
+    except ValidationError as error:
+        problems.append(FieldProblem("name", str(error.messages[0])))
+    if job_class is None:
+        why = f"{draft.job_class} is not a registered job class"
+        problems.append(FieldProblem("job_class", why, "unknown_class"))
     return problems
+
+
+def _amount_problems(draft: JobDraft) -> list[FieldProblem]:
+    return [
+        FieldProblem(path, f"more than 0 and at most {as_text(MAX_MICRO)} credits")
+        for path, amount in (("value", draft.value), ("max_cost", draft.max_cost))
+        if not amount.is_finite() or not 0 < to_micro(amount) <= MAX_MICRO
+    ]
+
+
+def _duration_problems(draft: JobDraft) -> list[FieldProblem]:
+    return [
+        FieldProblem(path, "seconds, at most a year")
+        for path, seconds in (("max_runtime_s", draft.max_runtime_s), ("grace_s", draft.grace_s))
+        if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= MAX_SECONDS)
+    ]
 
 
 def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:

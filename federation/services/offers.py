@@ -170,27 +170,30 @@ def _affinity_problems(draft: OfferDraft) -> list[FieldProblem]:
     problems = []
     seen: set[tuple[str, str, int]] = set()
     for i, line in enumerate(draft.affinities):
-        at = f"affinities[{i}]"
         cell = (line.pool, line.job_class, line.gpus)
         if cell in seen:
-            problems.append(FieldProblem(at, "this pool, class and GPU count stands twice"))
+            why = "this pool, class and GPU count stands twice"
+            problems.append(FieldProblem(f"affinities[{i}]", why))
         seen.add(cell)
-        if line.pool not in pools:
-            problems.append(FieldProblem(f"{at}.pool", f"{line.pool} is not a pool of this offer"))
-        if line.job_class not in known:
-            problems.append(
-                FieldProblem(
-                    f"{at}.job_class",
-                    f"{line.job_class} is not a registered job class",
-                    "unknown_class",
-                )
-            )
-        if not 1 <= line.gpus <= MAX_GPUS:
-            problems.append(FieldProblem(f"{at}.gpus", "at least one GPU"))
-        if not 0 < line.samples_per_s <= MAX_SPEED:
-            problems.append(FieldProblem(f"{at}.samples_per_s", "a positive speed in samples/s"))
-        if line.source not in OfferAffinity.Source.values:
-            problems.append(FieldProblem(f"{at}.source", "declared or probed"))
+        problems += _line_problems(line, f"affinities[{i}]", pools, known)
+    return problems
+
+
+def _line_problems(
+    line: AffinityLine, at: str, pools: set[str], known: set[str]
+) -> list[FieldProblem]:
+    problems = []
+    if line.pool not in pools:
+        problems.append(FieldProblem(f"{at}.pool", f"{line.pool} is not a pool of this offer"))
+    if line.job_class not in known:
+        why = f"{line.job_class} is not a registered job class"
+        problems.append(FieldProblem(f"{at}.job_class", why, "unknown_class"))
+    if not 1 <= line.gpus <= MAX_GPUS:
+        problems.append(FieldProblem(f"{at}.gpus", "at least one GPU"))
+    if not 0 < line.samples_per_s <= MAX_SPEED:
+        problems.append(FieldProblem(f"{at}.samples_per_s", "a positive speed in samples/s"))
+    if line.source not in OfferAffinity.Source.values:
+        problems.append(FieldProblem(f"{at}.source", "declared or probed"))
     return problems
 
 

@@ -191,6 +191,8 @@ def _apply(lease: Lease, report: ReportIn, measured: Measured, now: datetime) ->
 
 
 def _deliver(report: ReportIn, lease: Lease, measured: Measured, now: datetime) -> None:
+    if report.contract_id is None:
+        return
     contract = Contract.objects.filter(pk=report.contract_id, lease=lease).first()
     if contract is None:
         return

@@ -45,7 +45,7 @@ def move(
     machine = MACHINES[name]
     after = machine.advance(machine.states(before), event)
     won = (
-        type(row)  # type: ignore[attr-defined]
+        type(row)
         ._default_manager.filter(pk=row.pk, state=before)
         .update(state=after.value, **fields)
     )

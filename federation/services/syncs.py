@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Max
 
 from federation.errors import Refused
 from federation.machines.job import JobState
@@ -79,7 +79,7 @@ def _site_seen(site: Site, hello: Hello, now: datetime) -> None:
     that two can not run the same lease.
     """
     actor = f"agent:{site.name}"
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "last_sync_at": now,
         "agent_version": hello.agent_version[:64],
         "clock_skew_s": hello.clock_skew_s,
@@ -133,11 +133,11 @@ def up_since(*, now: datetime, gap_s: float) -> datetime | None:
     No lease clock runs while nobody could have renewed: after its own outage the broker starts
     them all again.
     """
-    beats = Pulse.objects.filter(name__in=[GATEWAY, TICKS])
+    beats = list(Pulse.objects.filter(name__in=[GATEWAY, TICKS]))
     gateway = next((b for b in beats if b.name == GATEWAY), None)
     if gateway is None or now - gateway.last_at > timedelta(seconds=gap_s):
         return None
-    return beats.aggregate(latest=Max("up_since"))["latest"]
+    return max(beat.up_since for beat in beats)
 
 
 def sites_silence(*, now: datetime, gap_s: float, limit: int = 500) -> list[UUID]:
@@ -151,8 +151,8 @@ def sites_silence(*, now: datetime, gap_s: float, limit: int = 500) -> list[UUID
     silent = []
     for site in rows[:limit]:
         renew = timedelta(seconds=site.venue.renew_s)
-        heard = max(site.last_sync_at, since)
-        if heard + renew > now:
+        heard = site.last_sync_at or site.created_at
+        if max(heard, since) + renew > now:
             continue
         with transaction.atomic():
             if site.state == SiteState.ONLINE and not move(

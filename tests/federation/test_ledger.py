@@ -89,10 +89,10 @@ def test_the_database_itself_refuses_to_change_or_delete_an_entry(table, verb):
 )
 def test_postgresql_refuses_to_commit_a_group_that_does_not_balance():
     cash, _ = purses(a_tenant(credits=1))
+    group = EntryGroup.objects.create(key="raw", kind="hold", currency="cash", created_at=NOW)
+    connection.cursor().execute("SET CONSTRAINTS ALL IMMEDIATE")
     with pytest.raises(DatabaseError, match="does not sum to zero"), transaction.atomic():
-        group = EntryGroup.objects.create(key="raw", kind="hold", currency="cash", created_at=NOW)
         Entry.objects.create(group=group, account=cash, amount_micro=3)
-        connection.cursor().execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 def test_a_wrong_balance_is_seen_by_the_trial_balance():

@@ -55,7 +55,7 @@ def test_any_permutation_and_repetition_of_reports_ends_the_same(attempt, seed):
         agent.make_report(lease, samples=8_000, speed=960.0, ending=Ending("exited", 0)),
     ]
     shuffled = reports * 2
-    random.Random(seed).shuffle(shuffled)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, not a secret
     for report in shuffled:
         reports_accept(site=agent.site, reports=[report], now=later(25))
         pay(later(25))
@@ -72,7 +72,7 @@ def test_any_permutation_and_repetition_of_reports_ends_the_same(attempt, seed):
 
 
 def test_money_waits_until_every_report_before_the_last_is_there(attempt):
-    job, lease, agent = attempt
+    _job, lease, agent = attempt
     first = agent.make_report(lease, samples=6_000)
     last = agent.make_report(lease, samples=6_000, ending=Ending("exited", 1))
     reports_accept(site=agent.site, reports=[last], now=later(25))
@@ -84,7 +84,7 @@ def test_money_waits_until_every_report_before_the_last_is_there(attempt):
 
 
 def test_reports_that_never_come_do_not_keep_money_for_ever(attempt):
-    job, lease, agent = attempt
+    _job, lease, agent = attempt
     agent.make_report(lease, samples=6_000)  # lost with the site's disk
     agent.report(lease, later(25), samples=6_500, ending=Ending("exited", 0))
     pay(later(26))
@@ -96,7 +96,7 @@ def test_reports_that_never_come_do_not_keep_money_for_ever(attempt):
 
 
 def test_more_than_was_contracted_is_not_paid(attempt):
-    job, lease, agent = attempt
+    _job, lease, agent = attempt
     contract = Contract.objects.get(lease=lease)
     agent.report(lease, later(25), samples=contract.contracted * 3, ending=Ending("exited", 0))
     pay(later(26))

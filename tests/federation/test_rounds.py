@@ -142,7 +142,7 @@ def test_publication_offers_leases_and_holds_escrow(market):
 
 
 def test_a_running_job_bids_again_and_is_prolonged_under_a_new_contract(market):
-    fast, _, jobs = market
+    _fast, _, jobs = market
     a_round(later(20))
     leases = [live_lease(j) for j in jobs]
     agents = {s.pk: SimAgent(s) for s in market[:2]}
@@ -160,7 +160,7 @@ def test_a_running_job_bids_again_and_is_prolonged_under_a_new_contract(market):
 
 
 def test_an_outbid_job_is_asked_back_and_waits_again(market):
-    fast, slow, _ = market
+    fast, _slow, _ = market
     Job.objects.all().delete()
     tenant = a_tenant("rich")
     poor = a_job(tenant, name="poor", gpus=[2], value="300", sites_allow=["fast"])

@@ -142,7 +142,7 @@ def test_while_the_broker_is_away_no_clock_runs_and_then_all_start_again(running
 
 
 def test_the_time_of_the_outage_is_held_over_and_paid(running):
-    job, lease, agent = running
+    _job, lease, _agent = running
     contracts_hold_over(now=later(60))
     [contract] = Contract.objects.filter(lease=lease)
     assert contract.extensions == 1

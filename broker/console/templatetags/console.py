@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import wraps
 from typing import Any
 
 from django import template
@@ -17,11 +18,23 @@ from broker.console import charts, words
 from federation.services.story import MACHINES
 
 register = template.Library()
+
+
+def _known(say: Callable[..., str]) -> Callable[..., str]:
+    """Django hands filters an empty text where an attribute of nothing was asked for."""
+
+    @wraps(say)
+    def filtered(value: Any, *options: int) -> str:
+        return say(None if value == "" else value, *options)
+
+    return filtered
+
+
 for _filter in (
     *(words.money, words.price, words.exact),
     *(words.number, words.count, words.percent, words.span),
 ):
-    register.filter(_filter.__name__, _filter)
+    register.filter(_filter.__name__, _known(_filter))
 
 #: words that are no machine's states -> tone
 TONES = {

@@ -97,7 +97,7 @@ def _statement(request: HttpRequest, name: str) -> dict[str, Any]:
     return {
         "member": member,
         "statement": found,
-        "lines": found.lines[::-1],
+        "page": page_of(request, list(found.lines[::-1])),
         "currencies": Venue.Currency.choices,
         "asked": {
             "since": request.GET.get("since", ""),

@@ -5,16 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db.models import Model
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils import timezone
 
 from broker.console.access import operator_only
 from broker.console.pages import page_of, show
-from federation.models import Venue
+from federation.models import (
+    Contract,
+    Job,
+    JobClass,
+    Lease,
+    Member,
+    Offer,
+    Round,
+    Site,
+    Tenant,
+    User,
+    Venue,
+)
 from federation.selectors import console_overview as reads
 from federation.selectors.console_ledger import events_found
 from federation.selectors.console_sites import site_rows, sites_found
 
+#: what a story is about -> its model, its page, and what names it there
+PAGES: dict[str, tuple[type[Model], str, str]] = {
+    "job": (Job, "console-job", "pk"),
+    "lease": (Lease, "console-lease", "pk"),
+    "round": (Round, "console-round", "pk"),
+    "offer": (Offer, "console-offer", "pk"),
+    "site": (Site, "console-site", "name"),
+    "member": (Member, "console-member", "name"),
+    "tenant": (Tenant, "console-tenant", "name"),
+    "class": (JobClass, "console-class", "name"),
+    "venue": (Venue, "admin:federation_venue_change", "pk"),
+    "user": (User, "admin:federation_user_change", "pk"),
+}
 SUBJECTS = (
     "job",
     "lease",
@@ -75,3 +103,21 @@ def audit(request: HttpRequest) -> HttpResponse:
         "Audit log",
         {"page": page, "asked": asked, "subjects": SUBJECTS},
     )
+
+
+@operator_only
+def find(request: HttpRequest, subject: str, subject_id: str) -> HttpResponse:
+    """From a line of the audit log to the page of what it is about."""
+    try:
+        return HttpResponseRedirect(_address(subject, subject_id))
+    except (KeyError, ValueError, ValidationError, ObjectDoesNotExist):
+        raise Http404(f"There is no page for {subject} {subject_id}.") from None
+
+
+def _address(subject: str, subject_id: str) -> str:
+    if subject == "contract":
+        contract = Contract.objects.get(pk=subject_id)
+        return f"{reverse('console-lease', args=[contract.lease_id])}#contract-{contract.pk}"
+    model, page, key = PAGES[subject]
+    row = model._default_manager.get(pk=subject_id)
+    return reverse(page, args=[getattr(row, key)])

@@ -34,7 +34,7 @@ def rounds(request: HttpRequest) -> HttpResponse:
     page = page_of(request, found)
     context = {
         "page": page,
-        "prices": reads.price_ranges(page.object_list),
+        "prices": reads.price_ranges(list(page)),
         "asked": asked,
         "states": list(RoundState),
         "venues": list(Venue.objects.all()),
@@ -89,7 +89,7 @@ def _lists(request: HttpRequest, round: Round, clearing: dict[str, Any] | None) 
         "awards": awards,
         "leases": reads.leases_of(round, [row.job_id for row in awards]),
         "unplaced": unplaced,
-        "unplaced_rows": reads.unplaced_of(unplaced.object_list),
+        "unplaced_rows": reads.unplaced_of(list(unplaced)),
     }
 
 

@@ -8,7 +8,7 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 function drawCharts() {
   if (!window.Plotly) return;
   const ink = getComputedStyle(document.documentElement);
-  const words = ink.getPropertyValue("--soft").trim(), line = ink.getPropertyValue("--line").trim();
+  const words = ink.getPropertyValue("--chart-ink").trim(), line = ink.getPropertyValue("--chart-line").trim();
   for (const box of all(".drawn")) {
     const { data, layout } = JSON.parse(document.getElementById(box.dataset.figure).textContent);
     const axis = { gridcolor: line, linecolor: line, tickcolor: line };

@@ -1,0 +1,132 @@
+"""The OpenAPI document says what the API does, and the API does what the document says."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from django.core.management import call_command
+from django.test import Client
+from django.urls import get_resolver
+
+from tests.broker.api_world import BODY, a_caller, a_running_job, a_site_now
+from tests.support import world
+
+OPERATIONS = {
+    ("/api/v1/classes", "get"): "classes_list",
+    ("/api/v1/classes", "post"): "classes_create",
+    ("/api/v1/jobs", "get"): "jobs_list",
+    ("/api/v1/jobs", "post"): "jobs_submit",
+    ("/api/v1/jobs/{id}", "get"): "jobs_get",
+    ("/api/v1/jobs/{id}/cancel", "post"): "jobs_cancel",
+    ("/api/v1/jobs/{id}/logs", "get"): "jobs_logs",
+    ("/api/v1/jobs/{id}/why", "get"): "jobs_why",
+    ("/api/v1/me", "get"): "me",
+    ("/api/v1/offers", "get"): "offers_list",
+    ("/api/v1/rounds", "get"): "rounds_list",
+    ("/api/v1/rounds/{number}", "get"): "rounds_get",
+    ("/api/v1/rounds/{number}/prices", "get"): "rounds_prices",
+}
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    document: dict[str, Any] = yaml.safe_load(out.getvalue())
+    return document
+
+
+def test_every_address_has_its_stable_operation_id(schema):
+    told = {
+        (path, method): operation["operationId"]
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert schema["openapi"] == "3.1.0"
+    assert told == OPERATIONS
+
+
+def test_every_address_of_the_api_is_documented(schema):
+    routes = get_resolver("broker.api.urls").reverse_dict
+    known = {
+        "/api/v1/" + re.sub(r"%\(\w+\)s", "{}", pattern)
+        for name in routes
+        if isinstance(name, str)
+        for pattern, _ in routes.getlist(name)[0][0]
+    }
+    told = {re.sub(r"{\w+}", "{}", path) for path in schema["paths"]}
+    assert known == told
+
+
+def test_every_operation_tells_its_refusals_as_problem_documents(schema):
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            refusals = {s: r for s, r in operation["responses"].items() if s >= "400"}
+            assert {"401", "429"} <= set(refusals), path
+            for response in refusals.values():
+                assert list(response["content"]) == ["application/problem+json"]
+            assert operation["security"] == [{"token": []}]
+    assert schema["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_the_examples_fit_their_own_schema(schema):
+    request = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    for example in [*(e["value"] for e in request["examples"].values()), BODY]:
+        fits(schema, request["schema"], example)
+
+
+def fits(schema: dict[str, Any], shape: dict[str, Any], value: Any) -> None:
+    jsonschema.Draft202012Validator({**shape, "components": schema["components"]}).validate(value)
+
+
+def answers(schema: dict[str, Any], path: str, method: str, status: str) -> dict[str, Any]:
+    content = schema["paths"][path][method]["responses"][status]["content"]
+    [shape] = [media["schema"] for media in content.values()]
+    return shape
+
+
+@pytest.mark.django_db
+def test_answers_have_the_shape_that_the_document_says(schema):
+    tenant = world.a_tenant("ann")
+    api = a_caller(tenant)
+    lease = a_running_job(tenant, a_site_now("north"))
+    api.submit(name="waits", gpus=[64])
+    job, number = str(lease.job_id), str(lease.round.number)
+    for path, method in OPERATIONS:
+        if method == "get" and not path.endswith("/logs"):
+            address = path.replace("{id}", job).replace("{number}", number)
+            body = api.get(address.removeprefix("/api/v1")).json()
+            shape = answers(schema, path, "get", "200")
+            fits(schema, shape, body)
+            assert set(body) == set(resolved(schema, shape)["properties"]), path
+    fits(schema, answers(schema, "/api/v1/jobs", "post", "201"), api.submit().json())
+    fits(schema, answers(schema, "/api/v1/jobs", "post", "422"), api.submit(gpus=[]).json())
+
+
+def resolved(schema: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in shape:
+        return shape
+    part: dict[str, Any] = schema["components"]["schemas"][shape["$ref"].rpartition("/")[2]]
+    return part
+
+
+@pytest.mark.django_db
+def test_the_page_of_the_reference_loads_nothing_from_elsewhere():
+    page = Client().get("/api/docs")
+    document = Client().get("/api/schema")
+
+    assert page.status_code == document.status_code == 200
+    addresses = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page.content.decode())
+    assert len(addresses) >= 3
+    assert all(address.startswith("/") and address[1] != "/" for address in addresses), addresses
+    for address in addresses:
+        found = Client().get(address)
+        assert found.status_code == 200, address
+        found.close()
+    assert b"http://" not in page.content
+    assert b"https://" not in page.content
