@@ -30,7 +30,8 @@ app.add_typer(members, name="members")
 app.add_typer(sites, name="sites")
 app.add_typer(tenants, name="tenants")
 app.add_typer(classes, name="classes")
-screen = Console()
+#: tables need room when the output is a file or a pipe
+screen = Console(width=None if sys.stdout.isatty() else 120)
 ACTOR = "user:console"
 
 
@@ -72,12 +73,17 @@ def _named(model: Any, name: str, kind: str) -> Any:
 
 def _do(action: Any, **fields: Any) -> Any:
     """Call a service; a refusal becomes one sentence and exit code 1."""
-    from federation.errors import FederationError  # noqa: PLC0415 - light, but after the settings
+    from federation.errors import (  # noqa: PLC0415 - light, but after the settings
+        FederationError,
+        InvalidTransition,
+    )
 
     try:
         return action(**fields)
     except FederationError as error:
         _fail(str(error), error.code)
+    except InvalidTransition as error:
+        _fail(f"Not possible: {error}.", "invalid_transition")
 
 
 def _show(rows: list[dict[str, Any]], output: Output) -> None:
@@ -337,7 +343,7 @@ def deposit(
     """Give a tenant funds: a deposit in a cash venue, an issue in a credits venue."""
     now = _setup()
     from federation.models import Tenant, Venue  # noqa: PLC0415
-    from federation.money import to_micro  # noqa: PLC0415
+    from federation.money import MAX_MICRO, MICRO, to_micro  # noqa: PLC0415
     from federation.services.ledger import deposit as post_deposit  # noqa: PLC0415
     from federation.services.members import MAIN_VENUE  # noqa: PLC0415
 
@@ -348,6 +354,8 @@ def deposit(
     if not credits.is_finite():
         typer.echo(f"AMOUNT: {amount} is not a sum of credits (bad_amount)", err=True)
         sys.exit(2)
+    if not -MAX_MICRO <= credits <= MAX_MICRO or to_micro(credits) != credits * MICRO:
+        _fail(f"{amount} is more, or finer, than the ledger can hold.", "bad_amount")
     posted = _do(
         post_deposit,
         tenant=_named(Tenant, tenant, "tenant"),

@@ -181,11 +181,11 @@ def _dressed(figure: go.Figure, x_title: str, y_title: str) -> dict[str, Any]:
         template=None,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 56, "r": 12, "t": 34, "b": 44},
+        margin={"l": 56, "r": 12, "t": 12, "b": 44},
         height=320,
         bargap=0,
         barmode="overlay",
-        legend={"orientation": "h", "x": 0, "y": 1.14},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         xaxis={"title": {"text": x_title}, "rangemode": "tozero", "zeroline": False},
         yaxis={"title": {"text": y_title}, "rangemode": "tozero", "zeroline": False},
     )

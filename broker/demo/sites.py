@@ -21,7 +21,7 @@ from broker.embedded import Child, NotStarted
 TRAINING = Path(__file__).with_name("training.py")
 KNOWN = ("mlp-wide", "mlp-deep", "conv-small", "embed-rec")
 UNKNOWN = "attn-tiny"  #: no site has ever run it: it gets a paid probe
-PROBE_S = 1.5
+PROBE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ SITES = (
         "sim-H",
         2,
         "600",
-        1,
+        2,
         {"mlp-wide": 0.30, "mlp-deep": 0.10, "conv-small": 0.08, "embed-rec": 0.12, "*": 0.15},
     ),
     DemoSite(
@@ -70,7 +70,7 @@ SITES = (
         "sim-B",
         3,
         "400",
-        2,
+        1,
         {"mlp-wide": 0.07, "mlp-deep": 0.08, "conv-small": 0.24, "embed-rec": 0.22, "*": 0.10},
     ),
 )

@@ -37,7 +37,8 @@ def run_demo(*, as_json: bool, keep: bool, count: int, screen: Console) -> int:
     """Run the whole story; 0 when every job succeeded, every round certified and money adds up."""
     started = time.monotonic()
     home = Path.cwd() / ".hanse" / f"demo-{os.getpid()}"
-    screen = Console(stderr=True) if as_json else screen
+    if as_json:
+        screen = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     try:
         with ExitStack() as stack:
             summary = _story(home, count, screen, stack)

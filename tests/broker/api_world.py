@@ -184,7 +184,7 @@ def a_log(lease: Lease, *pieces: tuple[int, bytes], of: int | None = None) -> No
 @contextmanager
 def serving() -> Iterator[str]:
     """The real application behind a real server on a free port of loopback."""
-    from broker.asgi import application  # noqa: PLC0415 - needs the settings
+    from broker.asgi import application
 
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 from federation.models import (
@@ -96,7 +97,7 @@ def filled(now: datetime = world.NOW) -> Console:
     )
 
 
-def _job(tenant: Tenant, name: str, now: datetime, **fields: object) -> Job:
+def _job(tenant: Tenant, name: str, now: datetime, **fields: Any) -> Job:
     bid = Decimal(str(fields.pop("value")))
     return world.a_job(tenant, now=now, name=name, value=bid * 100, **fields)
 

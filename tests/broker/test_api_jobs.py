@@ -281,7 +281,7 @@ def test_cancel_answers_in_every_state(api, state):
 
 
 def test_the_example_of_the_reference_is_a_job(api):
-    from broker.api.serializers import EXAMPLE, SMALLEST  # noqa: PLC0415 - needs the settings
+    from broker.api.serializers import EXAMPLE, SMALLEST
 
     world.a_class("resnet50-b256-amp")
     for example in (EXAMPLE, SMALLEST):

@@ -62,9 +62,7 @@ class Gateway:
     def hold(self, token: str, **changes: Any) -> Future[httpx.Response]:
         """A sync with nothing new for it; returns once the broker holds it."""
         seen = self.sync(token, **changes).json()["orders"]
-        held = self.threads.submit(
-            self.sync, token, orders_seen=seen, wait_s=LONG_S, **changes
-        )
+        held = self.threads.submit(self.sync, token, orders_seen=seen, wait_s=LONG_S, **changes)
         assert self.bell.waiting.acquire(timeout=PATIENCE_S)
         assert not held.done()
         return held
@@ -89,7 +87,7 @@ def test_a_held_sync_returns_as_soon_as_there_is_a_lease(gateway):
 
 
 def test_a_held_sync_returns_as_soon_as_a_lease_is_asked_back(gateway):
-    from federation.services.jobs import job_cancel  # noqa: PLC0415 - short and used once
+    from federation.services.jobs import job_cancel
 
     site = a_site_now("north")
     lease = a_running_job(world.a_tenant("ann"), site)

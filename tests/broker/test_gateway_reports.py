@@ -270,7 +270,9 @@ def test_a_batch_needs_its_protocol_and_its_list(site):
         problem(site.agent.post("/reports", {}), 422, "bad_input", "protocol")
         later = a_batch() | {"protocol": "hanse.agent/9"}
         problem(site.agent.post("/reports", later), 409, "protocol_mismatch")
-        problem(site.agent.post("/reports", a_batch() | {"reports": {}}), 422, "bad_input", "reports")
+        problem(
+            site.agent.post("/reports", a_batch() | {"reports": {}}), 422, "bad_input", "reports"
+        )
         problem(site.agent.post("/reports", b" " * (4 * 2**20 + 1)), 413, "too_large")
 
 

@@ -64,8 +64,9 @@ def tables(page: Path) -> list[list[dict[str, str]]]:
 
 
 def sources() -> str:
-    """The text of all our packages."""
-    return "\n".join(p.read_text() for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+    """The text of all our packages, and of the compose file."""
+    files = [p for name in PACKAGES for p in (ROOT / name).rglob("*.py")]
+    return "\n".join(p.read_text() for p in [*files, ROOT / "docker-compose.yml"])
 
 
 def generator(name: str) -> ModuleType:

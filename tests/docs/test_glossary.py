@@ -49,7 +49,7 @@ def test_no_term_stands_twice():
 def dotted(page):
     """Names such as `federation.money.MICRO`, without files, entry points and settings modules."""
     for span in code(page):
-        if not DOTTED.fullmatch(span) or span.endswith((".py", ".toml")):
+        if not DOTTED.fullmatch(span) or span.endswith((".py", ".toml", ".txt")):
             continue
         if span != "hanse.commands" and "settings" not in span:
             yield span
@@ -78,6 +78,6 @@ def test_each_step_of_the_route_names_functions_that_exist(row):
 def test_files_named_in_the_pages_exist():
     for page in (ROOT / "ARCHITECTURE.md", ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for span in code(page):
-            if re.fullmatch(r"[\w./]+(\.py|/)", span) and "/" in span and not span.startswith("/"):
+            if re.fullmatch(r"[\w./-]+(\.py|\.service|file|\.yml|/)", span) and "/" in span and not span.startswith("/"):
                 roots = (ROOT, ROOT / "agents")
                 assert any((root / span).exists() for root in roots), f"{page.name}: {span}"

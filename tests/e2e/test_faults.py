@@ -26,7 +26,7 @@ def test_an_agent_killed_in_mid_job_adopts_it_again_and_every_report_counts_once
     for _ in range(3):
         r.kill(agent)
         beats = len(r.beats())
-        r.wait(lambda: len(r.beats()) > beats + 5, "the job to go on without its agent")
+        r.wait(lambda seen=beats: len(r.beats()) > seen + 5, "the job to go on without its agent")
         agent = r.agent("north", r.home / "north" / "agent.yaml")
         agent.start()
         done = r.job(job)["samples_done"]

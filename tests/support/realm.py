@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,4 +246,4 @@ def ran_alone(beats: list[tuple[str, float, int]]) -> bool:
         first, last = spans.get(attempt, (at, at))
         spans[attempt] = (min(first, at), max(last, at))
     ordered = sorted(spans.values())
-    return all(a[1] < b[0] for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(a[1] < b[0] for a, b in pairwise(ordered))
