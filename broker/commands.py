@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
@@ -166,6 +166,45 @@ def members_list(output: Out = Output.TABLE) -> None:
         ],
         output,
     )
+
+
+@members.command("statement")
+def members_statement(
+    name: str,
+    since: Annotated[datetime | None, typer.Option(help="UTC, from this moment on")] = None,
+    until: Annotated[datetime | None, typer.Option(help="UTC, before this moment")] = None,
+    output: Out = Output.TABLE,
+) -> None:
+    """What a member's sites earned and its tenants paid in a period."""
+    _setup()
+    from federation.models import Member, Venue
+    from federation.money import as_text
+    from federation.selectors.accounts import statement
+    from federation.services.members import MAIN_VENUE
+
+    currency = Venue.objects.get(name=MAIN_VENUE).currency
+    found = statement(
+        _named(Member, name, "member"), currency=currency, since=_utc(since), until=_utc(until)
+    )
+    rows: list[dict[str, Any]] = [
+        {"at": x.at.isoformat(), "kind": x.kind, "what": x.what, "credits": as_text(x.amount_micro)}
+        for x in found.lines
+    ]
+    totals = {
+        "earned": found.earned_micro,
+        "paid": -found.paid_micro,
+        "stability transfers": found.transfers_micro,
+        "net": found.net_micro,
+    }
+    rows += [
+        {"at": "", "kind": "total", "what": what, "credits": as_text(micro)}
+        for what, micro in totals.items()
+    ]
+    _show(rows, output)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 @sites.command("add")

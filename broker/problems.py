@@ -123,8 +123,9 @@ def _api_exception(error: exceptions.APIException) -> Response:
         error.status_code, code if isinstance(code, str) else "refused", str(error.detail)
     )
     response = _response(body)
-    if isinstance(error, exceptions.Throttled) and error.wait:
-        response["Retry-After"] = str(int(error.wait) + 1)
+    wait_s = getattr(error, "wait", None)  # of Throttled
+    if wait_s:
+        response["Retry-After"] = str(int(wait_s) + 1)
     header = getattr(error, "auth_header", None)
     if header:
         response["WWW-Authenticate"] = header

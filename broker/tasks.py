@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from federation.decision import decide
 from federation.models import Venue
-from federation.services import affinity, contracts, jobs, rounds, syncs
+from federation.services import affinity, contracts, jobs, offers, rounds, syncs
 
 log = structlog.get_logger("hanse")
 
@@ -68,6 +68,8 @@ def tick_clocks() -> None:
         log.warning("site.silent", site=str(site_id))
     for lease_id in syncs.leases_fence(now=now, gap_s=gap):
         log.warning("lease.fenced", lease=str(lease_id))
+    for offer_id in offers.offers_expire(now=now):
+        log.info("offer.expired", offer=str(offer_id))
     for job_id in jobs.jobs_expire(now=now):
         log.info("job.expired", job=str(job_id))
 

@@ -16,9 +16,7 @@ class Reason(serializers.Serializer[Any]):
 
 
 class FieldError(serializers.Serializer[Any]):
-    field = serializers.CharField(  # type: ignore[assignment] # shadows a name of the framework
-        help_text="path, such as env.KEY or gpus[0]"
-    )
+    field = serializers.CharField(help_text="path, such as env.KEY or gpus[0]")
     detail = serializers.CharField()
     code = serializers.CharField()
 
@@ -31,7 +29,9 @@ class Problem(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     code = serializers.CharField(help_text="for a machine")
     detail = serializers.CharField(help_text="for a person")
-    errors = FieldError(many=True, required=False, help_text="one for each bad field")
+    errors = FieldError(  # type: ignore[assignment] # shadows a name of the framework
+        many=True, required=False, help_text="one for each bad field"
+    )
 
 
 REFUSALS = {
@@ -63,7 +63,7 @@ class AffinityOut(serializers.Serializer[Any]):
     declared = serializers.FloatField(allow_null=True)
     measured = serializers.FloatField(allow_null=True)
     believed = serializers.FloatField(help_text="what rounds reckon with")
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment] # shadows a name, too
     reports = serializers.IntegerField(help_text="measured leases behind it")
 
 

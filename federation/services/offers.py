@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -64,7 +65,7 @@ def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
     ).first()
     if current is not None and current.digest == draft.digest:
         return current
-    problems = [*_pool_problems(draft), *_affinity_problems(draft), *_window_problems(draft)]
+    problems = [*_pool_problems(draft), *_affinity_problems(draft), *_window_problems(draft, now)]
     if problems:
         raise BadInput(*problems[:50])
     with transaction.atomic():
@@ -85,6 +86,14 @@ def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
         tell("offer", offer.pk, "submit", now=now, actor=f"agent:{site.name}")
         tell("site", site.pk, "offer", now=now, actor=f"agent:{site.name}", why=f"v{version + 1}")
     return offer
+
+
+def offers_expire(*, now: datetime, limit: int = 500) -> list[UUID]:
+    """End offers whose window is over; their sites are asked for new ones by their next sync."""
+    over = Offer.objects.filter(
+        state__in=[OfferState.ACTIVE, OfferState.PAUSED], valid_until__lte=now
+    )
+    return [offer.pk for offer in over[:limit] if move(offer, "expire", now=now, code="window")]
 
 
 def _write_lines(offer: Offer, draft: OfferDraft, now: datetime) -> None:
@@ -197,7 +206,9 @@ def _line_problems(
     return problems
 
 
-def _window_problems(draft: OfferDraft) -> list[FieldProblem]:
+def _window_problems(draft: OfferDraft, now: datetime) -> list[FieldProblem]:
+    if draft.valid_until and draft.valid_until <= now:
+        return [FieldProblem("valid_until", "lies in the past")]
     if draft.valid_from and draft.valid_until and draft.valid_until <= draft.valid_from:
         return [FieldProblem("valid_until", "must be later than valid_from")]
     return []

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Sum
 
@@ -145,7 +146,11 @@ def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnd
 
 
 def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
-    pieces = [r.log for r in fresh if r.log is not None]
+    cap = settings.LOG_CAP_BYTES
+    sent = [r.log for r in fresh if r.log is not None]
+    pieces = [p for p in sent if p.offset + len(p.data) <= cap]  # the site's cap is the same
+    if len(pieces) < len(sent) or any(p.truncated for p in pieces):
+        Lease.objects.filter(pk=lease.pk).update(log_truncated=True)
     if not pieces:
         return
     LogChunk.objects.bulk_create(
@@ -158,8 +163,6 @@ def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
     )
     top = max(p.offset + len(p.data) for p in pieces)
     Lease.objects.filter(pk=lease.pk, log_bytes__lt=top).update(log_bytes=top)
-    if any(p.truncated for p in pieces):
-        Lease.objects.filter(pk=lease.pk).update(log_truncated=True)
 
 
 def _apply(lease: Lease, report: ReportIn, measured: Measured, now: datetime) -> None:

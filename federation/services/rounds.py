@@ -242,9 +242,10 @@ def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -
     )
     for line in clearing["unplaced"]:
         _outcome(UUID(line["job"]), round.number, line["reason"], line["why"])
+    names = {pk: name for name, pk in pools.items()}
     for award in awards:
-        words = f"{award.gpus} GPU at {next(n for n, p in pools.items() if p == award.pool_id)}"
-        _outcome(award.job_id, round.number, "awarded", f"Awarded {words}.")
+        why = f"Awarded {award.gpus} GPU at {names[award.pool_id]}."
+        _outcome(award.job_id, round.number, "awarded", why)
 
 
 def rounds_publish(*, now: datetime) -> list[UUID]:

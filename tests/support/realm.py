@@ -210,7 +210,8 @@ class Realm:
         self.wait(
             lambda: (
                 not self.rows(
-                    "SELECT 1 FROM federation_contract WHERE state NOT IN ('settled','final','voided')"
+                    "SELECT 1 FROM federation_contract "
+                    "WHERE state NOT IN ('settled', 'final', 'voided')"
                 )
             ),
             "every contract settled",
