@@ -47,10 +47,10 @@ def _setup() -> datetime:
     """Load Django for a command; returns the time the command acts at."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
     django.setup()
-    from django.db.utils import OperationalError  # noqa: PLC0415 - after the settings
-    from django.utils import timezone  # noqa: PLC0415
+    from django.db.utils import OperationalError
+    from django.utils import timezone
 
-    from federation.services.members import venue_ensure  # noqa: PLC0415
+    from federation.services.members import venue_ensure
 
     try:
         venue_ensure(now=timezone.now())
@@ -73,7 +73,7 @@ def _named(model: Any, name: str, kind: str) -> Any:
 
 def _do(action: Any, **fields: Any) -> Any:
     """Call a service; a refusal becomes one sentence and exit code 1."""
-    from federation.errors import (  # noqa: PLC0415 - light, but after the settings
+    from federation.errors import (
         FederationError,
         InvalidTransition,
     )
@@ -104,12 +104,17 @@ def _show(rows: list[dict[str, Any]], output: Output) -> None:
 @app.command()
 def up(
     port: Annotated[int, typer.Option(help="0 = any free one")] = 8400,
-    home: Annotated[Path, typer.Option(help="where everything lives")] = Path(".hanse/up"),
+    home: Annotated[Path, typer.Option(help="where everything lives", envvar="HANSE_HOME")] = Path(
+        ".hanse/up"
+    ),
+    round_seconds: Annotated[
+        float | None, typer.Option(min=1, max=86400, help="round length of a new federation")
+    ] = None,
 ) -> None:
     """Run a federation on this machine and stay up, with the web UI at a printed address."""
-    from broker.demo.stay import stay_up  # noqa: PLC0415 - keeps the other commands quick
+    from broker.demo.stay import stay_up
 
-    raise typer.Exit(stay_up(home=home.resolve(), port=port, screen=screen))
+    raise typer.Exit(stay_up(home=home.resolve(), port=port, round_s=round_seconds, screen=screen))
 
 
 @app.command()
@@ -121,7 +126,7 @@ def demo(
     jobs: Annotated[int, typer.Option(min=12, max=200, help="how many training jobs")] = 14,
 ) -> None:
     """Three datacenters trade real training jobs, from nothing, on this machine."""
-    from broker.demo.story import run_demo  # noqa: PLC0415 - keeps the other commands quick
+    from broker.demo.story import run_demo
 
     raise typer.Exit(run_demo(as_json=as_json, keep=keep, count=jobs, screen=screen))
 
@@ -132,7 +137,7 @@ def demo(
 )
 def market(context: typer.Context) -> None:
     """Clear and verify market books from files: the same as `python -m economics`."""
-    from economics.__main__ import main  # noqa: PLC0415 - imports numpy
+    from economics.__main__ import main
 
     raise typer.Exit(main(context.args))
 
@@ -141,7 +146,7 @@ def market(context: typer.Context) -> None:
 def members_add(name: str, title: str = "") -> None:
     """Add an organisation."""
     now = _setup()
-    from federation.services.members import member_create  # noqa: PLC0415
+    from federation.services.members import member_create
 
     _do(member_create, name=name, title=title, actor=ACTOR, now=now)
     typer.echo(f"Member {name} added.")
@@ -151,7 +156,7 @@ def members_add(name: str, title: str = "") -> None:
 def members_list(output: Out = Output.TABLE) -> None:
     """All organisations."""
     _setup()
-    from federation.models import Member  # noqa: PLC0415
+    from federation.models import Member
 
     rows = Member.objects.prefetch_related("sites", "tenants")
     _show(
@@ -213,8 +218,8 @@ def sites_add(
 ) -> None:
     """Add a datacenter and print its one-time join token."""
     now = _setup()
-    from federation.models import Member, Venue  # noqa: PLC0415
-    from federation.services.members import MAIN_VENUE, site_create  # noqa: PLC0415
+    from federation.models import Member, Venue
+    from federation.services.members import MAIN_VENUE, site_create
 
     owner = _named(Member, member, "member")
     venue = Venue.objects.get(name=MAIN_VENUE)
@@ -226,15 +231,15 @@ def sites_add(
 def sites_token(name: str) -> None:
     """Print a new one-time join token; an unused earlier one stops working."""
     now = _setup()
-    from federation.models import Site  # noqa: PLC0415
+    from federation.models import Site
 
     _print_token(_named(Site, name, "site"), now)
 
 
 def _print_token(site: Any, now: datetime) -> None:
-    from django.conf import settings  # noqa: PLC0415
+    from django.conf import settings
 
-    from federation.services.access import join_token_issue  # noqa: PLC0415
+    from federation.services.access import join_token_issue
 
     ttl = settings.JOIN_TOKEN_TTL_S
     token = join_token_issue(site=site, actor=ACTOR, ttl_s=ttl, now=now)
@@ -250,8 +255,8 @@ def _print_token(site: Any, now: datetime) -> None:
 def sites_revoke(name: str) -> None:
     """Take a site's agent credential back, at once."""
     now = _setup()
-    from federation.models import Site  # noqa: PLC0415
-    from federation.services.access import credentials_revoke  # noqa: PLC0415
+    from federation.models import Site
+    from federation.services.access import credentials_revoke
 
     count = credentials_revoke(site=_named(Site, name, "site"), actor=ACTOR, now=now)
     typer.echo(f"{count} credentials of {name} revoked.")
@@ -265,8 +270,8 @@ def sites_drain(
 ) -> None:
     """Place nothing new at a site; what runs there goes on."""
     now = _setup()
-    from federation.models import Site  # noqa: PLC0415
-    from federation.services.syncs import site_drain  # noqa: PLC0415
+    from federation.models import Site
+    from federation.services.syncs import site_drain
 
     site = _named(Site, name, "site")
     _do(site_drain, site=site, actor=ACTOR, why=reason, now=now, drain=not reopen)
@@ -277,7 +282,7 @@ def sites_drain(
 def sites_list(output: Out = Output.TABLE) -> None:
     """All datacenters and when they were last heard of."""
     _setup()
-    from federation.models import Site  # noqa: PLC0415
+    from federation.models import Site
 
     _show(
         [
@@ -300,8 +305,8 @@ def tenants_add(
 ) -> None:
     """Add a tenant."""
     now = _setup()
-    from federation.models import Member  # noqa: PLC0415
-    from federation.services.members import tenant_create  # noqa: PLC0415
+    from federation.models import Member
+    from federation.services.members import tenant_create
 
     _do(tenant_create, name=name, member=_named(Member, member, "member"), actor=ACTOR, now=now)
     typer.echo(f"Tenant {name} added. Give it funds: hanse deposit {name} AMOUNT")
@@ -311,8 +316,8 @@ def tenants_add(
 def tenants_token(name: str, days: Annotated[int, typer.Option(min=1, max=366)] = 90) -> None:
     """Print an API token that acts for a tenant. Shown once."""
     now = _setup()
-    from federation.models import Tenant  # noqa: PLC0415
-    from federation.services.access import tenant_token_issue  # noqa: PLC0415
+    from federation.models import Tenant
+    from federation.services.access import tenant_token_issue
 
     tenant = _named(Tenant, name, "tenant")
     typer.echo(_do(tenant_token_issue, tenant=tenant, actor=ACTOR, days=days, now=now))
@@ -323,10 +328,10 @@ def tenants_token(name: str, days: Annotated[int, typer.Option(min=1, max=366)] 
 def tenants_list(output: Out = Output.TABLE) -> None:
     """All tenants and their funds."""
     _setup()
-    from federation.models import Tenant, Venue  # noqa: PLC0415
-    from federation.money import as_text  # noqa: PLC0415
-    from federation.selectors.accounts import escrow_micro, funds_micro  # noqa: PLC0415
-    from federation.services.members import MAIN_VENUE  # noqa: PLC0415
+    from federation.models import Tenant, Venue
+    from federation.money import as_text
+    from federation.selectors.accounts import escrow_micro, funds_micro
+    from federation.services.members import MAIN_VENUE
 
     venue = Venue.objects.get(name=MAIN_VENUE)
     _show(
@@ -349,8 +354,8 @@ def classes_add(
 ) -> None:
     """Register a job class."""
     now = _setup()
-    from federation.models import Member  # noqa: PLC0415
-    from federation.services.members import class_create  # noqa: PLC0415
+    from federation.models import Member
+    from federation.services.members import class_create
 
     member = _named(Member, owner, "member") if owner else None
     _do(class_create, name=name, title=title, owner=member, actor=ACTOR, now=now)
@@ -361,7 +366,7 @@ def classes_add(
 def classes_list(output: Out = Output.TABLE) -> None:
     """All job classes."""
     _setup()
-    from federation.models import JobClass  # noqa: PLC0415
+    from federation.models import JobClass
 
     rows = JobClass.objects.select_related("owner")
     _show(
@@ -381,10 +386,10 @@ def deposit(
 ) -> None:
     """Give a tenant funds: a deposit in a cash venue, an issue in a credits venue."""
     now = _setup()
-    from federation.models import Tenant, Venue  # noqa: PLC0415
-    from federation.money import MAX_MICRO, MICRO, to_micro  # noqa: PLC0415
-    from federation.services.ledger import deposit as post_deposit  # noqa: PLC0415
-    from federation.services.members import MAIN_VENUE  # noqa: PLC0415
+    from federation.models import Tenant, Venue
+    from federation.money import MAX_MICRO, MICRO, to_micro
+    from federation.services.ledger import deposit as post_deposit
+    from federation.services.members import MAIN_VENUE
 
     try:
         credits = Decimal(amount)

@@ -20,7 +20,7 @@ def clients(url: str, tokens: dict[str, str]) -> dict[str, Client]:
 
 def all_sites_offer() -> bool:
     """True when every site is online and its offer states the speed of every class it knows."""
-    from federation.models import OfferAffinity, Site  # noqa: PLC0415 - needs Django
+    from federation.models import OfferAffinity, Site
 
     stated = OfferAffinity.objects.filter(offer__state="active", offer__site__state="online")
     return stated.count() == Site.objects.count() * len(KNOWN)
@@ -70,8 +70,8 @@ def _body(i: int, job_class: str, speed: float | None) -> dict[str, Any]:
 
 def all_settled() -> bool:
     """True when every job is over, every contract paid and every decided round closed."""
-    from federation.machines import job, round  # noqa: PLC0415 - names read better here
-    from federation.models import Contract, Job, Round  # noqa: PLC0415 - needs Django
+    from federation.machines import job, round
+    from federation.models import Contract, Job, Round
 
     return not (
         Job.objects.filter(state__in=sorted(job.MACHINE.live)).exists()
@@ -82,7 +82,7 @@ def all_settled() -> bool:
 
 def rows(ids: list[str]) -> list[dict[str, Any]]:
     """One row for each submitted job, as it ended."""
-    from federation.models import Job, Lease  # noqa: PLC0415 - needs Django
+    from federation.models import Job, Lease
 
     found = []
     for job in (

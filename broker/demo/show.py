@@ -112,8 +112,8 @@ def results(rows: list[dict[str, Any]], screen: Console) -> None:
 
 def statements(screen: Console) -> None:
     """What each member earned and paid."""
-    from federation.models import Member, Venue  # noqa: PLC0415 - needs Django
-    from federation.selectors.accounts import statement  # noqa: PLC0415
+    from federation.models import Member, Venue
+    from federation.selectors.accounts import statement
 
     currency = Venue.objects.get(name="main").currency
     table = Table(title=f"Statements, {currency} credits")

@@ -15,7 +15,7 @@ from broker.embedded import Federation, NotStarted, free_port
 RESTART_AFTER_S = 2.0
 
 
-def stay_up(*, home: Path, port: int, screen: Console) -> int:
+def stay_up(*, home: Path, port: int, round_s: float | None, screen: Console) -> int:
     """Serve until SIGINT or SIGTERM; a process that dies is started again."""
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -24,7 +24,7 @@ def stay_up(*, home: Path, port: int, screen: Console) -> int:
         with Federation(home, port or free_port()) as federation:
             federation.migrate()
             os.environ.update(federation.env)
-            password = _operator()
+            password = _operator(round_s)
             federation.start()
             _say(federation, password, screen)
             while not stopping:
@@ -42,19 +42,19 @@ def stay_up(*, home: Path, port: int, screen: Console) -> int:
     return 0
 
 
-def _operator() -> str | None:
+def _operator(round_s: float | None) -> str | None:
     """Create the first operator with a random password; None when there is one already."""
-    import django  # noqa: PLC0415 - after the environment names the settings
+    import django
 
     django.setup()
-    from django.utils import timezone  # noqa: PLC0415
+    from django.utils import timezone
 
-    from federation.models import User  # noqa: PLC0415
-    from federation.services.members import venue_ensure  # noqa: PLC0415
-    from federation.services.story import tell  # noqa: PLC0415
+    from federation.models import User
+    from federation.services.members import venue_ensure
+    from federation.services.story import tell
 
     now = timezone.now()
-    venue_ensure(now=now)
+    venue_ensure(now=now, **({} if round_s is None else {"round_s": round_s}))
     if User.objects.filter(is_superuser=True).exists():
         return None
     password = secrets.token_urlsafe(15)

@@ -113,14 +113,14 @@ def _story(home: Path, count: int, screen: Console, stack: ExitStack) -> dict[st
 def _django(federation: Federation) -> None:
     """Read the demo's database in this process too, as its operator."""
     os.environ.update(federation.env)
-    import django  # noqa: PLC0415 - after the environment names the settings
+    import django
 
     django.setup()
 
 
 def _furnish() -> tuple[dict[str, str], dict[str, str]]:
     """Members, sites, tenants, classes and funds; returns join tokens and API tokens by name."""
-    from broker.demo.furnish import furnish  # noqa: PLC0415 - needs Django
+    from broker.demo.furnish import furnish
 
     return furnish(sites=SITES, venue=VENUE, funds=FUNDS)
 
@@ -138,8 +138,8 @@ def _sites(home: Path, url: str, tokens: dict[str, str], stack: ExitStack) -> li
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from federation.models import Round  # noqa: PLC0415 - needs Django
-    from federation.selectors.accounts import trial_balance  # noqa: PLC0415
+    from federation.models import Round
+    from federation.selectors.accounts import trial_balance
 
     balance = trial_balance()
     decided = Round.objects.exclude(state="open")

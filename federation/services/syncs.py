@@ -111,7 +111,10 @@ def _renew(lease: Lease, said: str, site: Site, now: datetime) -> None:
     if lease.revoke_asked_at is not None and lease.job.state == JobState.RECOVERING:
         event = "preempt"
     if event and allows(lease.job, event):
-        move(lease.job, event, now=now, actor=actor, updated_at=now)
+        told = {}
+        if lease.job.reason_code == "site_silent":
+            told = {"reason_code": "site_back", "reason": f"{site.name} is in touch again."}
+        move(lease.job, event, now=now, actor=actor, updated_at=now, **told)
 
 
 def pulse(*, name: str, now: datetime, gap_s: float) -> None:
@@ -183,6 +186,8 @@ def _leases_silence(site: Site, now: datetime) -> None:
                 now=now,
                 code="site_silent",
                 why=f"{site.name} is silent; the job may well be running there.",
+                reason_code="site_silent",
+                reason=f"{site.name} is silent; the job may well be running there.",
                 updated_at=now,
             )
 
