@@ -37,6 +37,7 @@ BATCH_BYTES = 1024 * 1024  #: of reports in one call, about
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 SLOW_RETRY_S = 60.0  #: after a refusal
+BAD_OFFER = 422  #: the message fits the wire, its offer does not fit the federation
 TOO_MUCH = frozenset({400, 413, 422})  #: a batch the broker will never take as it is
 NEWS_SHARE = 0.1  #: of the gap between syncs, when there is something to tell
 SHARE = 1 / 3  #: of the renewal and fence times that a long-poll may take
@@ -71,6 +72,7 @@ class Loop:
         self._boot = boot  # names this start of the agent: journal.begin
         self._orders = journal.noted("orders")
         self._offer_sent = ""  # digest of the offer the broker has had from this start
+        self._offer_refused = ("", 0.0)  # a digest the broker refused; boottime to try it again
         self._server: tuple[datetime, float] | None = None  # its clock, and ours then
         self._renew_s = 60.0
         self._next = {"sync": 0.0, "reports": 0.0}  # boottime
@@ -116,11 +118,16 @@ class Loop:
             boot=self._boot,
             sent_at=rfc3339(self._clock.wall()),
             offer_digest=digest,
-            offer=None if digest == self._offer_sent else offer,
+            offer=None if self._is_told(digest) else offer,
             attempts=self.site.statuses(),
             orders_seen=self._orders,
-            wait_s=self._wait_s() if digest and digest == self._offer_sent else 0.0,
+            wait_s=self._wait_s() if digest and self._is_told(digest) else 0.0,
         )
+
+    def _is_told(self, digest: str) -> bool:
+        """The broker has this offer, or has refused it a moment ago."""
+        refused, until = self._offer_refused
+        return digest == self._offer_sent or (digest == refused and self._clock.boottime() < until)
 
     def _wait_s(self) -> float:
         """Well within both clocks of a lease."""
@@ -175,7 +182,7 @@ class Loop:
 
     def _offer_is_out(self) -> bool:
         offer = self.showcase.current(self._server_now())
-        return offer is not None and offer.digest() == self._offer_sent
+        return offer is not None and self._is_told(offer.digest())
 
     def _read_server_clock(self, text: str) -> None:
         try:
@@ -227,6 +234,11 @@ class Loop:
         trouble("broker.refused", call=outcome.kind, code=error.code, why=error.why)
         if outcome.kind == "reports" and error.status in TOO_MUCH:
             self._split(outcome.request, error)
+            return
+        if outcome.kind == "sync" and error.status == BAD_OFFER and outcome.request.offer:
+            # a mistake in the offer must not cost the jobs that run: sync on without it
+            until = self._clock.boottime() + SLOW_RETRY_S
+            self._offer_refused = (outcome.request.offer_digest, until)
             return
         self._retry(outcome.kind, SLOW_RETRY_S)
 

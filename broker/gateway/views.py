@@ -19,6 +19,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.throttling import AnonRateThrottle
 
 from agents import protocol as wire
 from broker.api.parsers import strict_json
@@ -133,7 +134,7 @@ def _answer(message: Any) -> JsonResponse:
 @_edge
 def join(request: HttpRequest) -> HttpResponse:
     """Turn a one-time join token into the agent's own credential."""
-    if _tries(f"join:{request.META.get('REMOTE_ADDR', '')}") > JOIN_TRIES_PER_MINUTE:
+    if _tries(f"join:{_address(request)}") > JOIN_TRIES_PER_MINUTE:
         response = problem_response(429, "throttled", "Too many tries to join; wait a minute.")
         response["Retry-After"] = "60"
         return response
@@ -146,6 +147,12 @@ def join(request: HttpRequest) -> HttpResponse:
     return _answer(
         wire.JoinReply(wire.PROTOCOL, enrolled.site, str(enrolled.site_id), enrolled.secret)
     )
+
+
+def _address(request: HttpRequest) -> str:
+    """Whose tries are counted: the caller's address, past as many proxies as are ours."""
+    ident: str = AnonRateThrottle().get_ident(request)  # type: ignore[arg-type]
+    return ident
 
 
 def _tries(key: str) -> int:

@@ -126,6 +126,8 @@ REST_FRAMEWORK = {
         "anon": env("HANSE_RATE_ANON", default="60/min"),
         "user": env("HANSE_RATE_USER", default="1200/min"),
     },
+    #: proxies of ours in front: only so many addresses of X-Forwarded-For are believed
+    "NUM_PROXIES": env.int("HANSE_PROXIES", default=0),
     "EXCEPTION_HANDLER": "broker.problems.exception_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "COERCE_DECIMAL_TO_STRING": True,

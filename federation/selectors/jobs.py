@@ -43,7 +43,8 @@ def job_log(job: Job, *, attempt: int | None, offset: int, limit: int) -> LogPag
         data += bytes(chunk.data)[at - chunk.offset :]
     data = data[:limit]
     following = offset + len(data)
-    over = lease.state not in LIVE and following >= lease.log_bytes
+    told = lease.end_seq is None or lease.reports_stored >= lease.end_seq
+    over = lease.state not in LIVE and told and following >= lease.log_bytes
     return LogPage(
         bytes(data), lease.attempt, count, following, complete=over, truncated=lease.log_truncated
     )

@@ -60,15 +60,17 @@ def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
     The same document again returns the current version. Raises BadInput with one problem for each
     field that does not fit; nothing is stored then.
     """
-    current = Offer.objects.filter(
-        site=site, state__in=[OfferState.ACTIVE, OfferState.PAUSED]
-    ).first()
+    current = _current(site)
     if current is not None and current.digest == draft.digest:
         return current
     problems = [*_pool_problems(draft), *_affinity_problems(draft), *_window_problems(draft, now)]
     if problems:
         raise BadInput(*problems[:50])
     with transaction.atomic():
+        Site.objects.select_for_update(of=("self",)).get(pk=site.pk)  # one offer at a time
+        current = _current(site)
+        if current is not None and current.digest == draft.digest:
+            return current
         if current is not None:
             move(current, "supersede", now=now, actor=f"agent:{site.name}")
         version = Offer.objects.filter(site=site).aggregate(top=Max("version"))["top"] or 0
@@ -86,6 +88,10 @@ def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
         tell("offer", offer.pk, "submit", now=now, actor=f"agent:{site.name}")
         tell("site", site.pk, "offer", now=now, actor=f"agent:{site.name}", why=f"v{version + 1}")
     return offer
+
+
+def _current(site: Site) -> Offer | None:
+    return Offer.objects.filter(site=site, state__in=[OfferState.ACTIVE, OfferState.PAUSED]).first()
 
 
 def offers_expire(*, now: datetime, limit: int = 500) -> list[UUID]:

@@ -62,6 +62,7 @@ class FakeBroker:
         self.reports: dict[tuple[str, int], Report] = {}
         self.arrivals: list[tuple[str, int]] = []
         self.problem: tuple[int, str, str] | None = None  # status, code, detail of every answer
+        self.refuses_offers = False
         self.away = False
         self.answer_with: Callable[[str, Any, Any], Any] | None = None  # path, request, reply
         self.url = ""
@@ -181,6 +182,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path != JOIN_PATH and not self._known():
             self._answer(401, {"code": "bad_credential", "detail": "Who are you?"})
+            return
+        if broker.refuses_offers and body.get("offer"):
+            self._answer(422, {"code": "bad_input", "detail": "offer.affinities[0].job_class: no"})
             return
         reply = broker.spoilt(self.path, body, broker.reply_to(self.path, body))
         if reply is not None and not broker.away:

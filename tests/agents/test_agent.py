@@ -290,6 +290,21 @@ def test_the_offer_is_sent_again_when_asked(broker: FakeBroker, agent: AgentProc
     assert broker.offers[0] == broker.offers[1]
 
 
+def test_a_refused_offer_costs_no_renewal(broker: FakeBroker, make_agent: Make) -> None:
+    broker.refuses_offers = True
+    broker.asks = ("offer",)
+    broker.lease(a_lease(command=steps(10_000)))
+    agent = make_agent()
+    agent.start()
+    until(lambda: broker.of("a1", ReportKind.PROGRESS))
+    seen = len(broker.syncs)
+    until(lambda: len(broker.syncs) > seen + 3)
+    assert broker.offers == []
+    assert all(request.offer is None for request in broker.syncs)
+    assert "offer.affinities[0].job_class" in agent.log()
+    assert agent.terminate() == 0
+
+
 def test_a_refused_credential_stops_no_job(broker: FakeBroker, agent: AgentProcess) -> None:
     broker.lease(a_lease(command=steps(10_000)))
     until(lambda: broker.of("a1", ReportKind.PROGRESS))
