@@ -145,7 +145,7 @@ def _bidding_jobs(venue: Venue) -> list[Job]:
         lease__job=OuterRef("pk"),
         lease__state__in=sorted(LIVE),
         superseded_at__isnull=True,
-        ends_at__isnull=True,
+        to_end=True,
     )
     return list(
         Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING)

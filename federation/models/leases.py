@@ -120,8 +120,10 @@ class Contract(Identified):
     price_micro = models.BigIntegerField(help_text="micro-credits per GPU-hour")
     contracted = models.BigIntegerField()
     payment_micro = models.BigIntegerField(help_text="in escrow; the most it can cost")
-    #: planned end; null = until the job ends (not preemptible, or a probe)
+    #: planned end of the round that sold it; of a contract `to_end`, when patience ends
     ends_at = models.DateTimeField(null=True, blank=True)
+    #: covers all the job's work: not preemptible, or on its last lap; the book leaves it alone
+    to_end = models.BooleanField(default=False)
     extensions = models.PositiveIntegerField(default=0)
     superseded_at = models.DateTimeField(null=True, blank=True)
     delivered = models.BigIntegerField(default=0)

@@ -18,6 +18,8 @@ from federation.services.story import move
 
 OPEN = (ContractState.HELD, ContractState.RUNNING)
 HOLDOVER_SLACK = 0.5  #: of a round: how late the next round may be before a contract is held over
+END_FACTOR = 3.0  #: a contract to the job's end waits so many times the forecast for that end
+END_SLACK_S = 60.0
 
 
 def contract_open(
@@ -29,6 +31,7 @@ def contract_open(
     payment_micro: int,
     ends_at: datetime | None,
     now: datetime,
+    to_end: bool = False,
     basis: str = Contract.Basis.SAMPLES,
 ) -> Contract:
     """Start a contract on a lease and hold its price in escrow; an earlier one is superseded.
@@ -52,6 +55,7 @@ def contract_open(
         contracted=contracted,
         payment_micro=payment_micro,
         ends_at=ends_at,
+        to_end=to_end,
         created_at=now,
     )
     ledger.escrow_hold(
@@ -59,6 +63,13 @@ def contract_open(
     )
     Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + payment_micro)
     return contract
+
+
+def end_expected(rest: int, speed: float, venue: Venue, now: datetime) -> datetime:
+    """When a job with `rest` samples left should long have ended, by its speed in samples/s."""
+    forecast = rest / speed if speed > 0 else 0.0
+    slack = END_SLACK_S + 2 * venue.round_s
+    return now + timedelta(seconds=END_FACTOR * forecast + slack)
 
 
 def contracts_hold_over(*, now: datetime, limit: int = 500) -> list[Contract]:
@@ -75,28 +86,45 @@ def contracts_hold_over(*, now: datetime, limit: int = 500) -> list[Contract]:
             lease__revoke_asked_at__isnull=True,
             lease__job__kind=Job.Kind.TRAINING,
         )
-        .filter(
-            Q(ends_at__lt=now)
-            | Q(ends_at__isnull=True, delivered__gte=F("contracted"), contracted__gt=0)
-        )
+        .filter(Q(ends_at__lt=now) | Q(to_end=True, delivered__gte=F("contracted")))
         .select_related("lease__job__venue", "lease__site__member", "round")
     )
     done = []
     for contract in late.order_by("created_at")[:limit]:
         job = contract.lease.job
         slack = timedelta(seconds=job.venue.round_s * HOLDOVER_SLACK)
-        if contract.ends_at is not None and contract.ends_at + slack > now:
+        if not contract.to_end and contract.ends_at is not None and contract.ends_at + slack > now:
             continue
-        if contract.ends_at is None and job.samples_done >= job.samples:
-            continue  # all its work is done; it only has to end
         try:
             with transaction.atomic():
-                if _hold_over(contract, now):
+                if _prolong(contract, now):
                     done.append(contract)
         except Refused as refusal:
             with transaction.atomic():
                 revoke_ask(lease=contract.lease, code=refusal.code, why=refusal.why, now=now)
     return done
+
+
+def _prolong(contract: Contract, now: datetime) -> bool:
+    """What happens to a contract whose time, or work, is over. Raises Refused to stop the job."""
+    job = contract.lease.job
+    if not contract.to_end:
+        return _hold_over(contract, now)
+    overdue = contract.ends_at is not None and contract.ends_at < now
+    if job.samples_done >= job.samples:
+        if overdue:
+            raise Refused("It has trained all its samples and does not end.", code="work_done")
+        return False  # it only has to end
+    if contract.delivered >= contract.contracted:
+        return _hold_over(contract, now)
+    rows = Contract.objects.filter(pk=contract.pk)
+    if job.preemptible:  # slower than forecast: it bids again
+        rows.update(to_end=False, ends_at=now)
+        return False
+    speed = contract.lease.measured_samples_per_s or 0.0
+    rest = job.samples - job.samples_done
+    rows.update(ends_at=end_expected(rest, speed, job.venue, now))
+    return False
 
 
 def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
@@ -109,7 +137,7 @@ def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
     running = Contract.objects.filter(
         state=ContractState.RUNNING,
         superseded_at__isnull=True,
-        ends_at__isnull=False,
+        to_end=False,
         lease__state=LeaseState.ACTIVE,
         lease__revoke_asked_at__isnull=True,
         lease__job__venue=venue,
@@ -125,18 +153,19 @@ def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
             continue
         try:
             with transaction.atomic():
-                if _finish(contract, rest, now):
+                if _finish(contract, rest, speed, now):
                     done.append(contract)
         except Refused:
             continue  # it bids again, as far as its money goes
     return done
 
 
-def _finish(contract: Contract, rest: int, now: datetime) -> bool:
+def _finish(contract: Contract, rest: int, speed: float, now: datetime) -> bool:
     open_work = contract.contracted - contract.delivered
     more = max(0, rest - open_work)
     pay = -(-contract.payment_micro * more // max(contract.contracted, 1))
-    return _enlarge(contract, more, pay, ends_at=None, now=now)
+    ends_at = end_expected(rest, speed, contract.lease.job.venue, now)
+    return _enlarge(contract, more, pay, ends_at=ends_at, to_end=True, now=now)
 
 
 def _hold_over(contract: Contract, now: datetime) -> bool:
@@ -147,14 +176,14 @@ def _hold_over(contract: Contract, now: datetime) -> bool:
     covered = max(0, contract.contracted - contract.delivered)
     work = min(max(contract.contracted // periods, 1), max(0, rest - covered))
     pay = contract.payment_micro * work // max(contract.contracted, 1)
-    ends_at = None
-    if contract.ends_at is not None:
-        ends_at = now + timedelta(seconds=job.venue.round_s)
-    return _enlarge(contract, work, pay, ends_at=ends_at, now=now)
+    ends_at = now + timedelta(seconds=job.venue.round_s)
+    if contract.to_end and contract.ends_at is not None:
+        ends_at = max(contract.ends_at, ends_at)
+    return _enlarge(contract, work, pay, ends_at=ends_at, to_end=contract.to_end, now=now)
 
 
 def _enlarge(
-    contract: Contract, work: int, pay: int, *, ends_at: datetime | None, now: datetime
+    contract: Contract, work: int, pay: int, *, ends_at: datetime, to_end: bool, now: datetime
 ) -> bool:
     """Add work at the same rate to a contract, its price to the escrow."""
     job = Job.objects.get(pk=contract.lease.job_id)
@@ -166,6 +195,7 @@ def _enlarge(
         contracted=F("contracted") + work,
         payment_micro=F("payment_micro") + pay,
         ends_at=ends_at,
+        to_end=to_end,
     )
     if not won:
         return False

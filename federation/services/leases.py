@@ -16,6 +16,9 @@ from federation.services.story import allows, move, tell
 
 MAX_SITE_FAILURES = 5  #: attempts a job may lose to sites before it is given up
 
+PROBE_LOST = "probe_lost"  #: a probe that its site or the network cut short: not the job's doing
+WORK_DONE = "work_done"  #: why a lease is asked back whose job has delivered and does not end
+
 #: agent's reason -> (event of the lease, whose doing it was)
 ENDINGS = {
     "exited": ("finish", "job"),
@@ -155,6 +158,9 @@ def _job_after(job: Job, lease: Lease, ending: Ending, cause: str, now: datetime
         _close(job, "succeed", "exit_0", "The command ended with exit code 0.", now)
     elif job.state == JobState.CANCELLING:
         _close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
+    elif lease.revoke_code == WORK_DONE:
+        why = "It trained all its samples; it did not end by itself and was stopped."
+        _close(job, "succeed", WORK_DONE, why, now)
     elif cause == "job":
         _close(job, "fail", *_failure(ending), now)
     else:
@@ -177,8 +183,11 @@ def _probe_after(job: Job, lease: Lease, ending: Ending, now: datetime) -> None:
         _close(job, "succeed", "probed", words, now)
     elif job.state == JobState.CANCELLING:
         _close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
-    else:
+    elif ENDINGS[ending.reason][1] == "job":
         _close(job, "fail", *_failure(ending), now)
+    else:
+        why = ending.message or f"The attempt at {lease.site.name} is over."
+        _close(job, "fail", PROBE_LOST, why, now)
 
 
 def _close(job: Job, event: str, code: str, why: str, now: datetime) -> None:

@@ -8,8 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 
+from federation.machines.contract import ContractState
 from federation.machines.lease import LIVE, LeaseState
 from federation.machines.offer import OfferState
 from federation.models import Contract, Lease, Offer, Site
@@ -102,12 +103,15 @@ def _revokes(live: list[Lease], listed: dict[UUID, AttemptSeen]) -> Iterable[Rev
 def _forget(site: Site, listed: dict[UUID, AttemptSeen]) -> list[UUID]:
     """Attempts that are over and whose last report is on record."""
     ended = [lease_id for lease_id, seen in listed.items() if seen.state == ENDED]
+    open_contracts = Contract.objects.filter(
+        lease=OuterRef("pk"), state__in=[ContractState.HELD, ContractState.RUNNING]
+    )
     done = (
         Lease.objects.filter(pk__in=ended, site=site)
         .exclude(state__in=sorted(LIVE))
         .filter(
-            Q(end_seq__isnull=False, reports_stored=F("reports_highest"))
-            & Q(reports_highest=F("end_seq"))
+            Q(reports_stored=F("end_seq"), reports_highest=F("end_seq"))
+            | ~Exists(open_contracts)  # settled without a report that never came
         )
     )
     known = set(Lease.objects.filter(pk__in=ended, site=site).values_list("pk", flat=True))

@@ -13,7 +13,7 @@ from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.machines.site import SiteState
 from federation.models import Assignment, Job, Lease, Round
-from federation.services.contracts import contract_open
+from federation.services.contracts import contract_open, end_expected
 from federation.services.leases import lease_offer, orders_changed, revoke_ask
 
 Status = Assignment.Status
@@ -108,9 +108,8 @@ def _prolong(assignment: Assignment, lease: Lease, now: datetime) -> str:
 def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None:
     """The contract of the award: for one round, or for all the work when not preemptible."""
     contracted, payment = assignment.samples, assignment.payment_micro
-    ends_at: datetime | None = now + timedelta(seconds=job.venue.round_s)
+    ends_at = now + timedelta(seconds=job.venue.round_s)
     if not job.preemptible:
-        ends_at = None
         remaining = max(job.samples - job.samples_done, contracted)
         room = job.max_cost_micro - job.spent_micro - job.held_micro
         full = -(-payment * remaining // max(contracted, 1))
@@ -118,6 +117,7 @@ def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None
             remaining = max(contracted, remaining * room // full)
             full = max(payment, payment * remaining // max(contracted, 1))
         contracted, payment = remaining, full
+        ends_at = end_expected(remaining, assignment.samples_per_s, job.venue, now)
     contract_open(
         lease=lease,
         round=assignment.round,
@@ -125,6 +125,7 @@ def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None
         contracted=contracted,
         payment_micro=payment,
         ends_at=ends_at,
+        to_end=not job.preemptible,
         now=now,
     )
 

@@ -9,13 +9,14 @@ from django.db import transaction
 
 from federation.errors import Refused
 from federation.machines.job import JobState
-from federation.models import Contract, Job, OfferPool, Venue
+from federation.models import Contract, Job, Lease, Offer, OfferPool, Venue
 from federation.selectors.affinity import believed_cells, current_offers
 from federation.services.contracts import contract_open
-from federation.services.leases import lease_offer
+from federation.services.leases import PROBE_LOST, lease_offer
 from federation.services.story import move, tell
 
 MAX_FAILED = 2  #: probes of one job that may fail before the job is rejected
+MAX_TRIES = 10  #: probes of one job in all, those included that sites lost
 
 
 def probes_place(*, venue: Venue, now: datetime) -> list[UUID]:
@@ -39,19 +40,28 @@ def probes_place(*, venue: Venue, now: datetime) -> list[UUID]:
             continue
         spoken_for.add(job.job_class_id)
         probes = list(Job.objects.filter(job_class_id=job.job_class_id, kind=Job.Kind.PROBE))
-        if any(p.ended_at is None or p.state == JobState.SUCCEEDED for p in probes):
-            continue  # one is under way, or has just measured
-        failed = [p for p in probes if p.parent_id == job.pk]
-        if len(failed) >= MAX_FAILED:
-            _reject(job, failed[-1], now)
+        if any(p.ended_at is None for p in probes) or _just_measured(probes, offers):
+            continue
+        own = [p for p in probes if p.parent_id == job.pk]
+        failed = [p for p in own if p.reason_code != PROBE_LOST]
+        if len(failed) >= MAX_FAILED or len(own) >= MAX_TRIES:
+            _reject(job, own[-1], now)
         else:
             placed += _probe(job, offers, now)
     return placed
 
 
+def _just_measured(probes: list[Job], offers: list[Offer]) -> bool:
+    """A probe at a pool on offer has succeeded: its speed is about to be folded in."""
+    measured = [p.pk for p in probes if p.state == JobState.SUCCEEDED]
+    return Lease.objects.filter(
+        job_id__in=measured, measured_samples_per_s__gt=0, site__offers__in=offers
+    ).exists()
+
+
 def _reject(job: Job, probe: Job, now: datetime) -> None:
     why = (
-        f"Its class has no known speed and {MAX_FAILED} probes of it failed; the last said: "
+        f"Its class has no known speed and the probes of it failed; the last said: "
         f"{probe.reason} See the log of job {probe.pk}."
     )
     move(
@@ -67,7 +77,7 @@ def _reject(job: Job, probe: Job, now: datetime) -> None:
     )
 
 
-def _probe(job: Job, offers: list, now: datetime) -> list[UUID]:  # type: ignore[type-arg]
+def _probe(job: Job, offers: list[Offer], now: datetime) -> list[UUID]:
     size = min(int(g) for g in job.gpus)
     lines = (
         OfferPool.objects.filter(offer__in=offers, gpus__gte=size)

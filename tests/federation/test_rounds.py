@@ -13,6 +13,7 @@ from federation.models import Assignment, Contract, Job, Lease, PoolPrice, Round
 from federation.selectors.accounts import trial_balance
 from federation.selectors.rounds import book_of, clearing_of
 from federation.services import rounds
+from federation.services.contracts import END_SLACK_S, contracts_hold_over
 from federation.services.leases import Ending
 from tests.support.world import (
     SimAgent,
@@ -202,7 +203,7 @@ def test_a_job_with_less_than_a_round_left_finishes_where_it_runs(market):
     assert lease.revoke_asked_at is None
     assert rival.state == "pending"
     contract = Contract.objects.get(lease=lease)
-    assert contract.ends_at is None
+    assert contract.to_end
     assert contract.contracted >= 50_000
     agent.report(lease, later(33), samples=50_000, ending=Ending("exited", 0))
     pay(later(34))
@@ -230,7 +231,49 @@ def test_a_job_that_is_not_preemptible_keeps_gpus_and_price_until_it_ends(market
     [pool] = [p for p in book["pools"] if p["id"] == "fast.gpu"]
     assert pool["gpus"] == 0
     [contract] = Contract.objects.filter(lease=lease)
-    assert (contract.contracted, contract.ends_at) == (100_000, None)
+    assert (contract.contracted, contract.to_end) == (100_000, True)
+
+
+def test_a_job_that_has_all_its_samples_and_does_not_end_is_stopped_and_has_succeeded(market):
+    fast, _, _ = market
+    Job.objects.all().delete()
+    job = a_job(a_tenant("lazy"), gpus=[2], samples=10_000, sites_allow=["fast"])
+    a_round(later(20))
+    lease = live_lease(job)
+    agent = SimAgent(fast)
+    agent.sync(later(21))
+    agent.sync(later(21))
+    agent.report(lease, later(25), samples=10_000, speed=4000.0)
+    a_round(later(31))
+    contracts_hold_over(now=later(35))
+    lease.refresh_from_db()
+    assert lease.revoke_asked_at is None  # it may be writing its results
+    now = later(31 + END_SLACK_S + 3 * a_venue().round_s)
+    contracts_hold_over(now=now)
+    lease.refresh_from_db()
+    assert lease.revoke_code == "work_done"
+    agent.report(lease, now, samples=10_000, ending=Ending("revoked"))
+    job.refresh_from_db()
+    assert (job.state, job.reason_code) == ("succeeded", "work_done")
+    pay(now)
+    assert trial_balance().holds
+
+
+def test_a_last_lap_that_takes_far_too_long_bids_again(market):
+    fast, _, _ = market
+    Job.objects.all().delete()
+    job = a_job(a_tenant("slow"), gpus=[2], samples=50_000, sites_allow=["fast"])
+    a_round(later(20))
+    lease = live_lease(job)
+    agent = SimAgent(fast)
+    agent.sync(later(21))
+    agent.sync(later(21))
+    agent.report(lease, later(29), samples=40_000, speed=4000.0)
+    a_round(later(31))
+    assert Contract.objects.get(lease=lease).to_end
+    contracts_hold_over(now=later(500))
+    contract = Contract.objects.get(lease=lease)
+    assert not contract.to_end
 
 
 def test_a_cancelled_round_s_snapshot_is_forgotten_after_its_retention(market):
