@@ -150,11 +150,14 @@ def logs(
         int | None, typer.Option("--attempt", min=1, help="Which attempt; the newest.")
     ] = None,
     every: EveryOption = 2.0,
+    output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show what a job has printed."""
+    """Show what a job has printed: as it is, or with `-o json` as text with its offsets."""
     with _client() as client:
         found = following.find_job(client, job)
-        if follow:
+        if output is Output.JSON:
+            show_json(following.log_document(client, found, attempt, wait=follow, every_s=every))
+        elif follow:
             following.follow_log(client, found, attempt, sys.stdout.buffer, every_s=every)
         else:
             following.copy_log(client, found, attempt, sys.stdout.buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import time
@@ -135,6 +136,20 @@ def follow_log(
         if ended:
             return
         time.sleep(every_s)
+
+
+def log_document(
+    client: Client, job: Job, attempt: int | None, *, wait: bool, every_s: float
+) -> dict[str, object]:
+    """The log as one value for a programme; bytes that are no UTF-8 are replaced."""
+    out = io.BytesIO()
+    if wait:
+        follow_log(client, job, attempt, out, every_s=every_s)
+    else:
+        copy_log(client, job, attempt, out)
+    data = out.getvalue()
+    text = data.decode(errors="replace")
+    return {"job": job["id"], "name": job["name"], "bytes": len(data), "text": text}
 
 
 def _drain(

@@ -288,6 +288,18 @@ def test_logs_come_whole_and_of_the_attempt_asked_for(logged_in):
     assert run("logs", JOB["id"], "-f", "--attempt", "1").stdout_bytes == b"the first\n"
 
 
+def test_a_log_as_json_is_one_value(logged_in):
+    logged_in.on("GET", PATH, Answer(200, JOB))
+    logged_in.answers["GET", f"{PATH}/logs"] = log_of(a1=b"loss 0.5\n\xff")
+    shown = json.loads(run("logs", JOB["id"], "-o", "json").stdout)
+    assert shown == {
+        "job": JOB["id"],
+        "name": JOB["name"],
+        "bytes": 10,
+        "text": "loss 0.5\n\ufffd",
+    }
+
+
 def test_following_a_log_goes_on_into_the_next_attempt_until_the_job_ends(logged_in):
     states = iter(["RUNNING", "RUNNING", "PENDING", "SUCCEEDED", "SUCCEEDED"])
     logged_in.answers["GET", PATH] = lambda _: Answer(200, a_job(state=next(states, "SUCCEEDED")))
