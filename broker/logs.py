@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import structlog
+from structlog.typing import Processor
 
-PROCESSORS = [
+PROCESSORS: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -10,7 +10,7 @@ from knox.auth import TokenAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 
-class BearerToken(TokenAuthentication):  # type: ignore[misc] # knox has no types
+class BearerToken(TokenAuthentication):
     """`Authorization: Bearer hst_…`, as printed by `hanse tenants token`."""
 
     def authenticate_credentials(self, token: bytes) -> Any:

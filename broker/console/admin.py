@@ -21,7 +21,7 @@ from federation import models
 from federation.services.story import tell
 
 
-class LookOnly(ModelAdmin):  # type: ignore[misc]
+class LookOnly(ModelAdmin):
     """Nobody adds, changes or deletes these rows by hand: services do, and tell the story."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -101,7 +101,7 @@ _look_only(
 )
 
 
-class TellsItsStory(ModelAdmin):  # type: ignore[misc]
+class TellsItsStory(ModelAdmin):
     """Rows that an operator may edit; every change is a line in the audit log."""
 
     subject = ""
@@ -181,5 +181,5 @@ admin.site.unregister(get_token_model())  # tokens are issued on a tenant's page
 
 
 @admin.register(Group)
-class GroupAdmin(StockGroupAdmin, ModelAdmin):  # type: ignore[misc]
+class GroupAdmin(StockGroupAdmin, ModelAdmin):
     """Groups, in unfold's clothes."""

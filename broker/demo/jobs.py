@@ -33,7 +33,7 @@ def best_speeds(client: Client) -> dict[str, float]:
         for cell in pool["affinities"]:
             if cell["gpus"] == 1:
                 name = cell["job_class"]
-                best[name] = max(best.get(name, 0.0), cell["believed"])
+                best[name] = max(best.get(name, 0.0), cell["believed"] or 0.0)
     return best
 
 

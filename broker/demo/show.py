@@ -26,7 +26,7 @@ def ranking(tenants: dict[str, Client], screen: Console) -> None:
     """The affinity matrix as offered: who is fast at what."""
     client = next(iter(tenants.values()))
     speeds = {
-        (cell["job_class"], pool["site"]): cell["believed"]
+        (cell["job_class"], pool["site"]): cell["believed"] or 0.0
         for pool in client.offers()
         for cell in pool["affinities"]
         if cell["gpus"] == 1

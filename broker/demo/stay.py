@@ -7,6 +7,7 @@ import secrets
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -54,7 +55,8 @@ def _operator(round_s: float | None) -> str | None:
     from federation.services.story import tell
 
     now = timezone.now()
-    venue_ensure(now=now, **({} if round_s is None else {"round_s": round_s}))
+    settings: dict[str, Any] = {} if round_s is None else {"round_s": round_s}
+    venue_ensure(now=now, **settings)
     if User.objects.filter(is_superuser=True).exists():
         return None
     password = secrets.token_urlsafe(15)
