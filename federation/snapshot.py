@@ -17,14 +17,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 
 from federation.affinity.believed import Believed
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
+from federation.matching import last_laps_of, permits
 from federation.models import (
     Account,
-    Contract,
     Job,
     Lease,
     Offer,
@@ -37,7 +37,8 @@ from federation.models import (
 from federation.money import as_credits, to_micro
 from federation.selectors.affinity import Cell, believed_cells, current_offers, speed_at
 
-VETO = timedelta(hours=1)  #: a site that declined a job is not asked again for this long
+VETO = timedelta(hours=1)  #: a pool that declined or lost a job is not asked again for this long
+SITE_ENDINGS = ("declined", "driver_failed", "lost")
 _RUNS = (JobState.RESERVED, JobState.DISPATCHED, JobState.STARTING, JobState.RUNNING)
 
 
@@ -48,6 +49,7 @@ class LeftOut:
     job_id: UUID
     code: str
     why: str
+    final: bool = False  #: no later round can serve it either
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +143,9 @@ def _bidding_jobs(venue: Venue) -> list[Job]:
         leases__revoke_asked_at__isnull=True,
         leases__site__state="online",
     )
-    last_lap = Contract.objects.filter(
-        lease__job=OuterRef("pk"),
-        lease__state__in=sorted(LIVE),
-        superseded_at__isnull=True,
-        to_end=True,
-    )
     return list(
         Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING)
-        .filter(Q(state=JobState.PENDING) | (rerun & ~Exists(last_lap)))
+        .filter(Q(state=JobState.PENDING) | (rerun & ~last_laps_of("pk")))
         .select_related("job_class", "tenant__member")
         .distinct()
     )
@@ -167,7 +163,7 @@ def _view(venue: Venue, jobs: list[Job], now: datetime) -> _View:
             held[lease.pool_id] += lease.gpus
     vetoes: dict[UUID, set[UUID]] = defaultdict(set)
     for job_id, pool_id in Lease.objects.filter(
-        job_id__in=bidding, state=LeaseState.DECLINED, ended_at__gt=now - VETO
+        job_id__in=bidding, end_reason__in=SITE_ENDINGS, ended_at__gt=now - VETO
     ).values_list("job_id", "pool_id"):
         vetoes[job_id].add(pool_id)
     lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site__member")
@@ -207,6 +203,13 @@ def _job_row(job: Job, pools: dict[UUID, PoolRow], view: _View) -> dict[str, Any
         why = f"No site has stated or shown how fast {job.job_class} runs."
         _leave_out(view, job, "no_affinity", why)
         return None
+    if _spent_out(job, allowed, speeds, view):
+        why = "What is left of its max_cost does not pay for one more round anywhere."
+        view.left_out.append(LeftOut(job.pk, "max_cost", why, final=True))
+        return None
+    if not any(row.gpus >= min(sizes) for row in allowed):
+        _leave_out(view, job, "no_capacity", f"No pool has {min(sizes)} GPUs free in this round.")
+        return None
     remaining = max(job.samples - job.samples_done, job.samples // 100, 1)
     budget = _budget_micro(job, remaining, max(known), view)
     demand = min(remaining, budget * 1_000_000 // job.value_micro)
@@ -239,15 +242,27 @@ def _job_row(job: Job, pools: dict[UUID, PoolRow], view: _View) -> dict[str, Any
     return row
 
 
-def _permits(job: Job, row: PoolRow, view: _View) -> bool:
-    pool = row.pool
-    return (
-        (not job.gpu_kinds or pool.gpu in job.gpu_kinds)
-        and (not job.sites_allow or pool.site.name in job.sites_allow)
-        and pool.site.name not in job.sites_deny
-        and (not job.pools or str(pool) in job.pools)
-        and pool.pk not in view.vetoes.get(job.pk, ())
+def _spent_out(
+    job: Job,
+    allowed: list[PoolRow],
+    speeds: dict[tuple[UUID, int], Believed | None],
+    view: _View,
+) -> bool:
+    """Nothing is held any more and the rest of its max_cost is below every reserve."""
+    room = job.max_cost_micro - job.spent_micro
+    if job.held_micro or not job.spent_micro or job.state != JobState.PENDING:
+        return False
+    least = min(
+        row.reserve_micro * size * view.venue.round_s / 3600
+        for row in allowed
+        for size in (int(s) for s in job.gpus)
+        if speeds[row.pool.pk, size] is not None
     )
+    return room <= 0 or room < least
+
+
+def _permits(job: Job, row: PoolRow, view: _View) -> bool:
+    return permits(job, row.pool) and row.pool.pk not in view.vetoes.get(job.pk, ())
 
 
 def _leave_out(view: _View, job: Job, code: str, why: str) -> None:

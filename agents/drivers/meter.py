@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 MAX_READ = 256 * 1024  #: bytes in one look; also the longest line that is understood
-MAX_SAMPLES = 2**62
+MAX_SAMPLES = 2**53 - 1  #: exact as a float; the broker takes no more
+MAX_RATE = 1e12  #: samples/s that nothing trains
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Meter:
         if self.first_t is None or self.last_t is None or self.last_t <= self.first_t:
             return None
         rate = (self.samples - self.first_samples) / (self.last_t - self.first_t)
-        return rate if math.isfinite(rate) else None
+        return rate if math.isfinite(rate) and rate < MAX_RATE else None
 
     def read(self, data: bytes, *, now: float, since: float, final: bool = False) -> Meter:
         """Take in bytes that begin at `offset`; a `t` outside [since, now] is not believed."""

@@ -11,9 +11,9 @@ from uuid import UUID
 from agents import protocol as wire
 from federation.errors import BadInput, FieldProblem
 from federation.models import Site
-from federation.services.leases import Ending
+from federation.services.leases import Ending, log_cap_bytes
 from federation.services.offers import MAX_SPEED, AffinityLine, OfferDraft, PoolLine
-from federation.services.orders import LeaseWanted, Orders, log_cap_bytes
+from federation.services.orders import LeaseWanted, Orders
 from federation.services.reports import LogPiece, Measured, ReportIn
 from federation.services.syncs import AttemptSeen, Hello
 
@@ -134,10 +134,6 @@ def _log(chunk: wire.LogChunk, path: str) -> LogPiece:
         raise BadInput(FieldProblem(f"{path}.data", "base64 is expected")) from None
     if len(data) > wire.MAX_LOG_CHUNK:
         raise BadInput(FieldProblem(f"{path}.data", f"at most {wire.MAX_LOG_CHUNK} bytes"))
-    room = log_cap_bytes() - chunk.offset
-    if len(data) > room:  # an agent that does not keep to the cap fills no disk here
-        data = data[: max(room, 0)]
-        return LogPiece(offset=min(chunk.offset, log_cap_bytes()), data=data, truncated=True)
     return LogPiece(offset=chunk.offset, data=data, truncated=chunk.truncated)
 
 
@@ -190,6 +186,6 @@ def _lease(wanted: LeaseWanted) -> wire.LeaseOrder:
             probe=job.kind == job.Kind.PROBE,
             max_runtime_s=job.max_runtime_s,
             grace_s=job.grace_s,
-            log_cap_bytes=log_cap_bytes(),
+            log_cap_bytes=log_cap_bytes(lease),
         ),
     )

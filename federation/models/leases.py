@@ -32,6 +32,7 @@ class Assignment(models.Model):
     samples_per_s = models.FloatField(help_text="forecast of the award")
     price_micro = models.BigIntegerField(help_text="micro-credits per GPU-hour")
     payment_micro = models.BigIntegerField()
+    budget_micro = models.BigIntegerField(help_text="what the book let the job spend")
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.RECORDED)
     note = models.CharField(max_length=300, blank=True)
 
@@ -77,6 +78,8 @@ class Lease(Identified):
     measured_samples_per_s = models.FloatField(null=True, blank=True)
     progress_lines = models.PositiveIntegerField(default=0)
     loss = models.FloatField(null=True, blank=True)
+    #: the contract its agent books work under, all reports before it being on record
+    booked_sequence = models.PositiveIntegerField(default=0)
     fitted_lines = models.PositiveIntegerField(default=0)
     log_bytes = models.BigIntegerField(default=0)
     log_truncated = models.BooleanField(default=False)

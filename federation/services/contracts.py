@@ -20,6 +20,7 @@ OPEN = (ContractState.HELD, ContractState.RUNNING)
 HOLDOVER_SLACK = 0.5  #: of a round: how late the next round may be before a contract is held over
 END_FACTOR = 3.0  #: a contract to the job's end waits so many times the forecast for that end
 END_SLACK_S = 60.0
+END_LATEST_S = 366 * 86400.0  #: a speed near zero must not leave the calendar
 
 
 def contract_open(
@@ -68,8 +69,8 @@ def contract_open(
 def end_expected(rest: int, speed: float, venue: Venue, now: datetime) -> datetime:
     """When a job with `rest` samples left should long have ended, by its speed in samples/s."""
     forecast = rest / speed if speed > 0 else 0.0
-    slack = END_SLACK_S + 2 * venue.round_s
-    return now + timedelta(seconds=END_FACTOR * forecast + slack)
+    wait = END_FACTOR * forecast + END_SLACK_S + 2 * venue.round_s
+    return now + timedelta(seconds=min(wait, END_LATEST_S))
 
 
 def contracts_hold_over(*, now: datetime, limit: int = 500) -> list[Contract]:
@@ -221,6 +222,7 @@ def _measurable(now: datetime) -> QuerySet[Contract]:
         (over & _complete() & Q(lease__end_seq=F("lease__reports_highest")))
         | (over & Q(lease__end_seq__isnull=True))  # fenced or withdrawn: nothing more will count
         | (Q(superseded_at__isnull=False) & Exists(later) & _complete())
+        | Q(superseded_at__isnull=False, lease__booked_sequence__gt=F("sequence"))
     )
 
 
@@ -283,6 +285,7 @@ def _settle(contract: Contract, now: datetime) -> bool:
         )
         if job.parent_id is not None:  # a probe is paid for by the job that needs it
             Job.objects.filter(pk=job.parent_id).update(
-                spent_micro=F("spent_micro") + paid.pay_micro
+                held_micro=F("held_micro") - contract.payment_micro,
+                spent_micro=F("spent_micro") + paid.pay_micro,
             )
     return True

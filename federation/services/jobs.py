@@ -207,6 +207,8 @@ def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:
         if job.state == JobState.CANCELLING:
             for lease in leases or Lease.objects.filter(job=job, state__in=sorted(LIVE)):
                 revoke_ask(lease=lease, code="cancelled", why="The tenant asked.", now=now)
+    for probe in Job.objects.filter(parent=job, ended_at__isnull=True):
+        job_cancel(job=probe, actor=actor, now=now)  # what it would measure is not wanted any more
     job.refresh_from_db()
     return job
 

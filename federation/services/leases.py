@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import F
+from django.conf import settings
+from django.db.models import F, Sum
 
 from federation.errors import InvalidTransition
 from federation.machines.job import JobState
@@ -14,6 +15,7 @@ from federation.machines.lease import LIVE, LeaseState
 from federation.models import Job, Lease, Pool, Round, Site
 from federation.services.story import allows, move, tell
 
+LEAST_LOG_BYTES = 64 * 1024
 MAX_SITE_FAILURES = 5  #: attempts a job may lose to sites before it is given up
 
 PROBE_LOST = "probe_lost"  #: a probe that its site or the network cut short: not the job's doing
@@ -224,3 +226,10 @@ def _requeue(job: Job, lease: Lease, ending: Ending, cause: str, now: datetime) 
         site_failures=failures,
         updated_at=now,
     )
+
+
+def log_cap_bytes(lease: Lease) -> int:
+    """What is left of the job's log cap for this attempt; a little always, for its last words."""
+    others = Lease.objects.filter(job=lease.job_id).exclude(pk=lease.pk)
+    used = others.aggregate(total=Sum("log_bytes"))["total"] or 0
+    return max(LEAST_LOG_BYTES, int(settings.LOG_CAP_BYTES) - used)

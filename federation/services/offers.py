@@ -147,6 +147,8 @@ def _pool_problems(draft: OfferDraft) -> list[FieldProblem]:
             problems.append(FieldProblem(f"{at}.name", f"{line.name} stands twice"))
         seen.add(line.name)
         problems += _name_problems(f"{at}.name", line.name)
+        if "." in line.name:  # "site.pool" must name one pool
+            problems.append(FieldProblem(f"{at}.name", "a pool's name has no dot"))
         problems += _name_problems(f"{at}.gpu", line.gpu)
         if not 0 <= line.gpus <= MAX_GPUS:
             problems.append(FieldProblem(f"{at}.gpus", f"0 to {MAX_GPUS} GPUs"))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q
 
 from federation.machines.contract import ContractState
@@ -58,6 +57,9 @@ def orders_for_site(
     Lease.objects.filter(
         site=site, state=LeaseState.OFFERED, delivered_at__isnull=True, revoke_asked_at__isnull=True
     ).update(delivered_at=now, delivered_to=journal)
+    # the agent counts its fence from the sync that brings the lease, however late that is
+    fetched = Lease.objects.filter(site=site, state=LeaseState.OFFERED, delivered_to=journal)
+    fetched.exclude(pk__in=listed).update(renewed_at=now)
     live = list(
         Lease.objects.filter(site=site, state__in=sorted(LIVE))
         .filter(Q(state=LeaseState.OFFERED, delivered_to=journal) | Q(pk__in=listed))
@@ -123,7 +125,3 @@ def _offer_missing(site: Site, digest: str) -> bool:
     return not Offer.objects.filter(
         site=site, digest=digest, state__in=[OfferState.ACTIVE, OfferState.PAUSED]
     ).exists()
-
-
-def log_cap_bytes() -> int:
-    return int(settings.LOG_CAP_BYTES)

@@ -70,7 +70,7 @@ def waiting_expire(*, round: Round) -> None:
 
 def _place(assignment: Assignment, job: Job, now: datetime) -> str:
     pool = assignment.pool
-    if pool.site.state not in (SiteState.ONLINE, SiteState.SILENT):
+    if pool.site.state != SiteState.ONLINE:
         return _drop(assignment, f"site {pool.site.name} is {pool.site.state}")
     try:
         with transaction.atomic():
@@ -79,7 +79,7 @@ def _place(assignment: Assignment, job: Job, now: datetime) -> str:
                 pool=pool,
                 gpus=assignment.gpus,
                 round=assignment.round,
-                fence_s=job.venue.fence_s,
+                fence_s=min(job.venue.fence_s, job.max_runtime_s),
                 predicted_samples_per_s=assignment.samples_per_s,
                 now=now,
             )
@@ -111,7 +111,8 @@ def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None
     ends_at = now + timedelta(seconds=job.venue.round_s)
     if not job.preemptible:
         remaining = max(job.samples - job.samples_done, contracted)
-        room = job.max_cost_micro - job.spent_micro - job.held_micro
+        # its share of the tenant's funds as the book divided them among the tenant's jobs
+        room = min(job.max_cost_micro - job.spent_micro - job.held_micro, assignment.budget_micro)
         full = -(-payment * remaining // max(contracted, 1))
         if full > room:  # sell what the tenant can pay; the rest is decided when it runs out
             remaining = max(contracted, remaining * room // full)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from federation.errors import Refused
 from federation.machines.job import JobState
-from federation.models import Contract, Job, Lease, Offer, OfferPool, Venue
-from federation.selectors.affinity import believed_cells, current_offers
+from federation.matching import gpus_held, permits
+from federation.models import Contract, Job, Lease, OfferPool, Venue
+from federation.selectors.affinity import believed_cells, current_offers, speed_at
 from federation.services.contracts import contract_open
 from federation.services.leases import PROBE_LOST, lease_offer
 from federation.services.story import move, tell
@@ -19,44 +22,85 @@ MAX_FAILED = 2  #: probes of one job that may fail before the job is rejected
 MAX_TRIES = 10  #: probes of one job in all, those included that sites lost
 
 
-def probes_place(*, venue: Venue, now: datetime) -> list[UUID]:
-    """Start a probe for each waiting job whose class nobody has run; one job speaks for a class.
+def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
+    """Start probes for waiting jobs whose speed is known at no pool they may run on.
 
-    The probe is a job of its own (`kind` probe) on the cheapest pools that fit, for `probe_s`
+    A probe is a job of its own (`kind` probe) on the cheapest pools with free GPUs, for `probe_s`
     seconds at the site's reserve price, paid by GPU time, since no rate per sample is known yet.
+    One job speaks for its class and size. Returns what each such job is to be told.
     """
     offers = list(current_offers(venue, now))
-    known = {job_class for _, job_class, _ in believed_cells(offers)}
-    waiting = (
-        Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING, state=JobState.PENDING)
-        .exclude(job_class_id__in=known)
-        .select_related("job_class", "tenant", "venue")
-        .order_by("created_at", "id")
+    cells = believed_cells(offers)
+    lines = list(
+        OfferPool.objects.filter(offer__in=offers)
+        .select_related("pool__site")
+        .order_by("reserve_micro", "pool__site__name", "pool__name")
     )
-    placed: list[UUID] = []
-    spoken_for: set[UUID] = set()
-    for job in waiting:
-        if job.job_class_id in spoken_for:
+    held = gpus_held(venue)
+    told: dict[UUID, tuple[str, str]] = {}
+    spoken_for: set[tuple[UUID, int]] = set()
+    for job in _waiting(venue):
+        allowed = [line for line in lines if permits(job, line.pool)]
+        if not allowed or any(
+            speed_at(cells, line.pool_id, job.job_class_id, int(size))
+            for line in allowed
+            for size in job.gpus
+        ):
+            continue  # nowhere to measure, or known somewhere
+        size = min(int(g) for g in job.gpus)
+        if (job.job_class_id, size) in spoken_for or _under_way(job, size, allowed):
+            told[job.pk] = ("probing", f"The speed of {job.job_class} is being measured.")
             continue
-        spoken_for.add(job.job_class_id)
-        probes = list(Job.objects.filter(job_class_id=job.job_class_id, kind=Job.Kind.PROBE))
-        if any(p.ended_at is None for p in probes) or _just_measured(probes, offers):
-            continue
-        own = [p for p in probes if p.parent_id == job.pk]
-        failed = [p for p in own if p.reason_code != PROBE_LOST]
-        if len(failed) >= MAX_FAILED or len(own) >= MAX_TRIES:
-            _reject(job, own[-1], now)
-        else:
-            placed += _probe(job, offers, now)
-    return placed
+        free = [line for line in allowed if line.gpus - held[line.pool_id] >= size]
+        answer = _speak(job, size, free, now)
+        if answer is not None:
+            told[job.pk] = answer
+            if answer[0] == "probing":
+                spoken_for.add((job.job_class_id, size))
+    return told
 
 
-def _just_measured(probes: list[Job], offers: list[Offer]) -> bool:
-    """A probe at a pool on offer has succeeded: its speed is about to be folded in."""
-    measured = [p.pk for p in probes if p.state == JobState.SUCCEEDED]
-    return Lease.objects.filter(
-        job_id__in=measured, measured_samples_per_s__gt=0, site__offers__in=offers
-    ).exists()
+def _waiting(venue: Venue) -> Iterator[Job]:
+    rows = Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING, state=JobState.PENDING)
+    return (
+        rows.select_related("job_class", "tenant", "venue").order_by("created_at", "id").iterator()
+    )
+
+
+def _under_way(job: Job, size: int, allowed: list[OfferPool]) -> bool:
+    """A probe of its class and size runs where it may run, or has just succeeded there."""
+    leases = Lease.objects.filter(
+        job__job_class=job.job_class_id,
+        job__kind=Job.Kind.PROBE,
+        gpus=size,
+        pool__in=[line.pool_id for line in allowed],
+    )
+    return (
+        leases.filter(job__ended_at__isnull=True).exists()
+        or leases.filter(job__state=JobState.SUCCEEDED, measured_samples_per_s__gt=0).exists()
+    )
+
+
+def _speak(job: Job, size: int, free: list[OfferPool], now: datetime) -> tuple[str, str] | None:
+    """Place the probes of one job; what to tell its tenant, None when it was rejected."""
+    own = list(Job.objects.filter(parent=job, kind=Job.Kind.PROBE).order_by("created_at", "id"))
+    failed = [p for p in own if p.reason_code != PROBE_LOST]
+    if len(failed) >= MAX_FAILED or len(own) >= MAX_TRIES:
+        _reject(job, own[-1], now)
+        return None
+    if not free:
+        return "no_capacity", f"No pool has {size} GPUs free to measure {job.job_class} first."
+    placed = 0
+    for line in free[: job.venue.probe_pools]:
+        try:
+            with transaction.atomic():
+                _start(job, line, size, now)
+            placed += 1
+        except Refused as refusal:
+            if not placed:
+                return refusal.code, f"A probe of its class could not be paid: {refusal.why}"
+            break
+    return "probing", f"Nobody has run {job.job_class} yet: its speed is being measured."
 
 
 def _reject(job: Job, probe: Job, now: datetime) -> None:
@@ -77,40 +121,16 @@ def _reject(job: Job, probe: Job, now: datetime) -> None:
     )
 
 
-def _probe(job: Job, offers: list[Offer], now: datetime) -> list[UUID]:
-    size = min(int(g) for g in job.gpus)
-    lines = (
-        OfferPool.objects.filter(offer__in=offers, gpus__gte=size)
-        .select_related("pool__site")
-        .order_by("reserve_micro", "pool__site__name", "pool__name")
-    )
-    fitting = [
-        line
-        for line in lines
-        if (not job.gpu_kinds or line.pool.gpu in job.gpu_kinds)
-        and (not job.sites_allow or line.pool.site.name in job.sites_allow)
-        and line.pool.site.name not in job.sites_deny
-        and (not job.pools or str(line.pool) in job.pools)
-    ]
-    placed = []
-    for line in fitting[: job.venue.probe_pools]:
-        try:
-            with transaction.atomic():
-                placed.append(_start(job, line, size, now))
-        except Refused as refusal:
-            Job.objects.filter(pk=job.pk).update(
-                outcome_code=refusal.code, outcome_why=f"A probe was not paid for: {refusal.why}"
-            )
-            break
-    return placed
-
-
-def _start(job: Job, line: OfferPool, size: int, now: datetime) -> UUID:
+def _start(job: Job, line: OfferPool, size: int, now: datetime) -> None:
+    """One probe on one pool; its price counts against the max_cost of the job that needs it."""
     venue = job.venue
     # GPU time from the agent's start of the process to its end, with room for its stop
-    hours = size * (venue.probe_s + venue.grace_s) / 3600
-    price = -(-line.reserve_micro * size * int((venue.probe_s + venue.grace_s) * 1000) // 3_600_000)
-    if job.spent_micro + job.held_micro + price > job.max_cost_micro:
+    gpu_ms = size * int((venue.probe_s + venue.grace_s) * 1000)
+    price = -(-line.reserve_micro * gpu_ms // 3_600_000)
+    paying = Job.objects.filter(
+        pk=job.pk, max_cost_micro__gte=F("spent_micro") + F("held_micro") + price
+    )
+    if not paying.update(held_micro=F("held_micro") + price):
         raise Refused("its max_cost does not cover it.", code="max_cost")
     probe = Job.objects.create(
         tenant=job.tenant,
@@ -133,14 +153,8 @@ def _start(job: Job, line: OfferPool, size: int, now: datetime) -> UUID:
         updated_at=now,
     )
     tell("job", probe.pk, "submit", now=now, to_state=probe.state, why=f"measures {job.job_class}")
-    tell(
-        "job",
-        job.pk,
-        "probe",
-        now=now,
-        code="probing",
-        why=f"Nobody has run {job.job_class} yet: measured first at {line.pool} (job {probe.pk}).",
-    )
+    why = f"Nobody has run {job.job_class} yet: measured first at {line.pool} (job {probe.pk})."
+    tell("job", job.pk, "probe", now=now, code="probing", why=why)
     lease = lease_offer(
         job=probe,
         pool=line.pool,
@@ -156,10 +170,9 @@ def _start(job: Job, line: OfferPool, size: int, now: datetime) -> UUID:
         lease=lease,
         round=None,
         price_micro=line.reserve_micro,
-        contracted=max(1, int(hours * 3_600_000)),
+        contracted=max(1, gpu_ms),
         payment_micro=price,
         ends_at=None,
         now=now,
         basis=Contract.Basis.GPU_MS,
     )
-    return probe.pk

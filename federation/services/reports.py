@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Sum
 
@@ -17,7 +16,7 @@ from federation.machines.contract import ContractState
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.models import Contract, Job, Lease, LogChunk, Report, Site
-from federation.services.leases import Ending, LeaseEnded, lease_end, orders_changed
+from federation.services.leases import Ending, LeaseEnded, lease_end, log_cap_bytes, orders_changed
 from federation.services.placement import waiting_place
 from federation.services.story import allows, move
 
@@ -146,13 +145,13 @@ def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnd
 
 
 def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
-    cap = settings.LOG_CAP_BYTES
     sent = [r.log for r in fresh if r.log is not None]
-    pieces = [p for p in sent if p.offset + len(p.data) <= cap]  # the site's cap is the same
-    if len(pieces) < len(sent) or any(p.truncated for p in pieces):
-        Lease.objects.filter(pk=lease.pk).update(log_truncated=True)
-    if not pieces:
+    if not sent:
         return
+    cap = log_cap_bytes(lease)
+    pieces = [_clipped(piece, cap) for piece in sent]
+    if any(p.truncated for p in pieces):
+        Lease.objects.filter(pk=lease.pk).update(log_truncated=True)
     LogChunk.objects.bulk_create(
         (
             LogChunk(lease=lease, offset=p.offset, size=len(p.data), data=p.data)
@@ -163,6 +162,14 @@ def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
     )
     top = max(p.offset + len(p.data) for p in pieces)
     Lease.objects.filter(pk=lease.pk, log_bytes__lt=top).update(log_bytes=top)
+
+
+def _clipped(piece: LogPiece, cap: int) -> LogPiece:
+    """An agent that does not keep to the cap fills no disk here."""
+    room = max(0, cap - piece.offset)
+    if len(piece.data) <= room:
+        return piece
+    return LogPiece(min(piece.offset, cap), piece.data[:room], truncated=True)
 
 
 def _apply(lease: Lease, report: ReportIn, measured: Measured, now: datetime) -> None:

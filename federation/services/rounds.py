@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Exists, OuterRef, Q
 
 from economics.book import document_sha256
 from federation.decision import Decision
 from federation.machines.contract import MACHINE as CONTRACT
 from federation.machines.contract import ContractState
+from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.models import (
@@ -37,6 +39,7 @@ from federation.services.probes import probes_place
 from federation.services.story import move, tell
 from federation.snapshot import Book, awards_read, book_build, pack, price_micro, unpack
 
+log = logging.getLogger("hanse")
 MAX_CLAIMS = 3  #: workers that may try a round before it is void
 DECIDING = (RoundState.CLOSED, RoundState.SOLVING, RoundState.CLEARED)
 
@@ -86,10 +89,10 @@ def rounds_close(*, now: datetime) -> list[UUID]:
             Venue.objects.select_for_update().get(pk=round.venue_id)
             if Round.objects.filter(venue=round.venue, state__in=DECIDING).exists():
                 continue
-            probes_place(venue=round.venue, now=now)
+            probing = probes_place(venue=round.venue, now=now)
             last_laps(venue=round.venue, now=now)
             book = book_build(venue=round.venue, now=now)
-            _tell_left_out(round, book)
+            _tell_left_out(round, book, probing, now)
             if not book.document["jobs"]:
                 Round.objects.filter(pk=round.pk, state=RoundState.OPEN).update(
                     closes_at=now + timedelta(seconds=round.venue.round_s)
@@ -120,9 +123,31 @@ def _freeze(round: Round, book: Book, now: datetime) -> bool:
     return won
 
 
-def _tell_left_out(round: Round, book: Book) -> None:
+def _tell_left_out(
+    round: Round, book: Book, probing: dict[UUID, tuple[str, str]], now: datetime
+) -> None:
     for left in book.left_out:
-        _outcome(left.job_id, round.number, left.code, left.why)
+        code, why = probing.get(left.job_id, (left.code, left.why))
+        _outcome(left.job_id, round.number, code, why)
+        if left.final:
+            _give_up(left.job_id, code, why, now)
+
+
+def _give_up(job_id: UUID, code: str, why: str, now: datetime) -> None:
+    """End a waiting job that no later round can serve."""
+    job = Job.objects.get(pk=job_id)
+    if job.state == JobState.PENDING:
+        move(
+            job,
+            "fail",
+            now=now,
+            code=code,
+            why=why,
+            reason_code=code,
+            reason=why[:1000],
+            ended_at=now,
+            updated_at=now,
+        )
 
 
 def _outcome(job_id: UUID, number: int, code: str, why: str) -> None:
@@ -213,6 +238,7 @@ def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -
         str(p): p.pk for p in Pool.objects.filter(site__venue=round.venue).select_related("site")
     }
     awards = awards_read(book=book, clearing=clearing, pools=pools)
+    budgets = {job["id"]: price_micro(job["budget"]) for job in book["jobs"]}
     Assignment.objects.bulk_create(
         Assignment(
             round=round,
@@ -223,6 +249,7 @@ def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -
             samples_per_s=a.samples_per_s,
             price_micro=a.price_micro,
             payment_micro=a.payment_micro,
+            budget_micro=budgets[str(a.job_id)],
         )
         for a in awards
     )
@@ -252,17 +279,34 @@ def rounds_publish(*, now: datetime) -> list[UUID]:
     """Carry cleared rounds out: leases offered, prolonged, moved or asked back."""
     published = []
     for round in Round.objects.filter(state=RoundState.CLEARED).select_related("venue", "snapshot"):
-        with transaction.atomic():
-            Venue.objects.select_for_update().get(pk=round.venue_id)
-            if not move(round, "publish", now=now, published_at=now):
-                continue
-            waiting_expire(round=round)
-            _stop_outbid(round, now)
-            rows = Assignment.objects.filter(round=round).select_related("pool__site", "round")
-            for assignment in rows.order_by("job_id"):
-                assignment_carry_out(assignment=assignment, now=now)
-        published.append(round.pk)
+        try:
+            done = _publish(round, now)
+        except DatabaseError:
+            raise  # the database is away: the next tick tries again
+        except Exception as error:
+            # a round always ends: what no test foresaw must not stop the market for ever
+            log.exception("round %s could not be published", round.pk)
+            round.refresh_from_db()
+            why = f"Publishing it failed: {type(error).__name__}. Jobs stay as they were."
+            Assignment.objects.filter(round=round).update(status=Assignment.Status.DROPPED)
+            round_void(round=round, code="not_published", why=why, now=now)
+            continue
+        if done:
+            published.append(round.pk)
     return published
+
+
+@transaction.atomic
+def _publish(round: Round, now: datetime) -> bool:
+    Venue.objects.select_for_update().get(pk=round.venue_id)
+    if not move(round, "publish", now=now, published_at=now):
+        return False
+    waiting_expire(round=round)
+    _stop_outbid(round, now)
+    rows = Assignment.objects.filter(round=round).select_related("pool__site", "round")
+    for assignment in rows.order_by("job_id"):
+        assignment_carry_out(assignment=assignment, now=now)
+    return True
 
 
 def _stop_outbid(round: Round, now: datetime) -> None:

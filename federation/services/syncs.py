@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from federation.errors import Refused
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.machines.site import SiteState
-from federation.models import Lease, Pulse, Site
+from federation.models import Contract, Lease, Pulse, Site
 from federation.services.leases import Ending, lease_end, revoke_ask
 from federation.services.placement import waiting_place
 from federation.services.story import allows, move, tell
@@ -51,7 +52,8 @@ def site_synced(
     with transaction.atomic():
         site = Site.objects.select_for_update(of=("self",)).get(pk=site.pk)
         _site_seen(site, hello, now)
-        listed = {a.lease_id: a for a in attempts}
+        # what has ended needs no renewal: should its last report never come, the fence decides
+        listed = {a.lease_id: a for a in attempts if a.state != "ended"}
         leases = Lease.objects.filter(site=site, state__in=sorted(LIVE), pk__in=listed)
         leases.update(renewed_at=now)
         changed = leases.exclude(state=LeaseState.ACTIVE) | leases.filter(
@@ -59,6 +61,22 @@ def site_synced(
         )
         for lease in changed.select_related("job"):
             _renew(lease, listed[lease.pk].state, site, now)
+        _note_contracts(site, attempts)
+
+
+def _note_contracts(site: Site, attempts: Sequence[AttemptSeen]) -> None:
+    """Note which contract each agent books under, once all its earlier reports are on record.
+
+    An earlier contract can then get no more work, though nothing was reported under the new one.
+    """
+    by_contract = {a.contract_id: a for a in attempts if a.contract_id is not None}
+    rows = Contract.objects.filter(
+        pk__in=by_contract, lease__site=site, lease__booked_sequence__lt=F("sequence")
+    ).select_related("lease")
+    for contract in rows:
+        seen = by_contract[contract.pk]
+        if seen.lease_id == contract.lease_id and contract.lease.reports_stored >= seen.last_seq:
+            Lease.objects.filter(pk=contract.lease_id).update(booked_sequence=contract.sequence)
 
 
 def journal_of(boot: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from federation.models import Contract, Job
+from federation.models import Contract, Job, MeasuredAffinity
 from federation.selectors.accounts import trial_balance
 from federation.services.affinity import affinity_refit
+from federation.services.jobs import job_cancel
 from federation.services.leases import Ending
 from tests.support.world import (
     SimAgent,
@@ -82,3 +83,92 @@ def test_one_job_speaks_for_its_class(unknown):
     a_job(job.tenant, job_class="new", value="100000")
     a_round(later(31))
     assert Job.objects.filter(kind="probe").count() == 1
+
+
+def test_the_probes_of_a_job_never_cost_more_than_its_max_cost():
+    a_class("new")
+    for name in ("n1", "n2", "n3"):
+        a_site(name, gpus=2, reserve="3600", speeds={"cnn": 1000.0})
+    # one probe may cost 35 GPU-seconds at a credit each
+    job = a_job(a_tenant("ann"), job_class="new", value="100000", max_cost="36")
+    a_round(later(20))
+    job.refresh_from_db()
+    assert Job.objects.filter(parent=job).count() == 1
+    assert job.held_micro == 35_000_000
+    pay(later(21))
+    assert trial_balance().holds
+
+
+def test_a_cancelled_job_takes_its_probes_with_it(unknown):
+    job, agent = unknown
+    agent.sync(later(21))
+    probe = Job.objects.get(kind="probe")
+    job_cancel(job=job, actor="test", now=later(22))
+    probe.refresh_from_db()
+    assert probe.state == "cancelling"
+    agent.sync(later(22))
+    agent.report(live_lease(probe), later(23), samples=0, ending=Ending("revoked"))
+    pay(later(24))
+    job.refresh_from_db()
+    probe.refresh_from_db()
+    assert (job.held_micro, probe.held_micro, probe.state) == (0, 0, "cancelled")
+    assert trial_balance().holds
+
+
+def test_a_job_that_cannot_be_probed_does_not_stop_its_class():
+    a_class("new")
+    a_site("north", gpus=2, reserve="3600", speeds={"cnn": 1000.0})
+    tenant = a_tenant("ann")
+    new = {"job_class": "new", "value": "100000"}
+    poor = a_job(tenant, now=later(1), max_cost="0.01", **new)
+    lost = a_job(tenant, now=later(2), pools=["nowhere.gpu"], **new)
+    wide = a_job(tenant, now=later(3), gpus=[64], **new)
+    good = a_job(tenant, now=later(4), **new)
+    a_round(later(20))
+    [probe] = Job.objects.filter(kind="probe")
+    assert probe.parent == good
+    codes = {}
+    for job in (poor, lost, wide, good):
+        job.refresh_from_db()
+        codes[job.pk] = job.outcome_code
+    assert list(codes.values()) == ["max_cost", "no_feasible_pool", "no_capacity", "probing"]
+
+
+def test_a_size_that_nobody_has_run_gets_its_own_probe(unknown):
+    job, agent = unknown
+    agent.sync(later(21))
+    agent.sync(later(21))
+    probe = live_lease(Job.objects.get(kind="probe"))
+    MeasuredAffinity.objects.create(
+        pool=probe.pool,
+        job_class=job.job_class,
+        gpus=4,
+        samples_per_s=4000.0,
+        leases=1,
+        updated_at=later(21),
+    )
+    agent.report(probe, later(23), samples=0, ending=Ending("revoked"))
+    pair = a_job(job.tenant, job_class="new", value="100000", gpus=[2])
+    agent.sync(later(30))
+    a_round(later(36))
+    assert Job.objects.filter(kind="probe", parent=pair, gpus=[2]).count() == 1
+
+
+def test_a_probe_waits_for_free_gpus(unknown):
+    job, agent = unknown
+    site = agent.site
+    firm = a_job(job.tenant, value="900000", gpus=[2], preemptible=False)
+    live_lease(Job.objects.get(kind="probe"))
+    agent.sync(later(21))
+    agent.report(
+        live_lease(Job.objects.get(kind="probe")), later(22), samples=0, ending=Ending("revoked")
+    )
+    Job.objects.filter(pk=job.pk).update(state="cancelled")
+    agent.sync(later(30))
+    a_round(later(36))
+    assert live_lease(firm).site == site
+    late = a_job(job.tenant, job_class="new", value="100000")
+    a_round(later(47))
+    late.refresh_from_db()
+    assert late.outcome_code in ("no_capacity", "")
+    assert not Job.objects.filter(parent=late).exists()

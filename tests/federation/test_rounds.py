@@ -225,7 +225,7 @@ def test_a_job_that_is_not_preemptible_keeps_gpus_and_price_until_it_ends(market
     agent.sync(later(21))
     agent.sync(later(21))
     agent.report(lease, later(22), samples=100)
-    a_job(tenant, name="rival", gpus=[2], value="900", sites_allow=["fast"])
+    a_job(tenant, name="rival", gpus=[2], value="900")
     a_round(later(31))
     book = book_of(Round.objects.order_by("-number").first())
     [pool] = [p for p in book["pools"] if p["id"] == "fast.gpu"]
