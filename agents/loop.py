@@ -224,7 +224,9 @@ class Loop:
         if isinstance(error, BrokerRefused):
             self._refused(outcome, error)
             return
-        delay = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures[kind] - 1, 10))
+        # never so patient that the broker, once back, would call the site silent
+        longest = min(LAST_RETRY_S, SHARE * self._renew_s)
+        delay = min(longest, FIRST_RETRY_S * 2.0 ** min(self._failures[kind] - 1, 10))
         if isinstance(error, BrokerUnreachable) and error.retry_after_s is not None:
             delay = max(delay, error.retry_after_s)
         trouble("broker.away", call=kind, why=str(error), retry_s=delay)

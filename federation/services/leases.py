@@ -232,4 +232,5 @@ def log_cap_bytes(lease: Lease) -> int:
     """What is left of the job's log cap for this attempt; a little always, for its last words."""
     others = Lease.objects.filter(job=lease.job_id).exclude(pk=lease.pk)
     used = others.aggregate(total=Sum("log_bytes"))["total"] or 0
-    return max(LEAST_LOG_BYTES, int(settings.LOG_CAP_BYTES) - used)
+    cap = int(settings.LOG_CAP_BYTES)
+    return max(min(LEAST_LOG_BYTES, cap), cap - used)

@@ -79,7 +79,7 @@ def test_a_round_shows_totals_and_prices_but_no_single_bid():
 def test_rounds_come_newest_first_in_pages():
     api = a_caller()
     a_site_now("north")
-    world.a_job(world.a_tenant("ann"), now=timezone.now(), gpus=[64])  # a bid that stays
+    world.a_job(world.a_tenant("ann"), now=timezone.now(), value="1")  # a bid that stays
     for number in range(1, 6):
         world.a_round(timezone.now() + timedelta(seconds=30 * number))
 
