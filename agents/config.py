@@ -53,6 +53,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  #: pools, classes: also s
 DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MEGA = 1024 * 1024
+MAX_GPUS = 100_000  #: in one pool of one site
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,8 @@ def _pool(value: Any, path: str) -> Pool:
         if key not in item:
             raise ConfigError(f"{path}.{key}", "missing")
     gpus = a_whole(item["gpus"], f"{path}.gpus", least=1)
+    if gpus > MAX_GPUS:
+        raise ConfigError(f"{path}.gpus", f"at most {MAX_GPUS} GPUs in one pool")
     reserve = item["reserve"]
     if not isinstance(reserve, str) or not DECIMAL.fullmatch(reserve):
         raise ConfigError(

@@ -7,6 +7,8 @@ import os
 from celery import Celery
 from celery.signals import worker_process_init
 
+from broker import filequeue  # noqa: F401 - makes the embedded transport known to kombu
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
 
 app = Celery("hanse")

@@ -6,6 +6,7 @@ account that may read that folder: it is the operator's own machine.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -25,14 +26,16 @@ app = typer.Typer(no_args_is_help=True, help="Run and furnish a federation.")
 members = typer.Typer(no_args_is_help=True, help="Organisations that take part.")
 sites = typer.Typer(no_args_is_help=True, help="Datacenters and their join tokens.")
 tenants = typer.Typer(no_args_is_help=True, help="Who submits jobs, and their API tokens.")
+operators = typer.Typer(no_args_is_help=True, help="Who may sign in to the console.")
 classes = typer.Typer(no_args_is_help=True, help="The registry of job classes.")
 app.add_typer(members, name="members")
 app.add_typer(sites, name="sites")
 app.add_typer(tenants, name="tenants")
+app.add_typer(operators, name="operators")
 app.add_typer(classes, name="classes")
 #: tables need room when the output is a file or a pipe
 screen = Console(width=None if sys.stdout.isatty() else 120)
-ACTOR = "user:console"
+ACTOR = f"cli:{getpass.getuser()}"  #: who did it, in the audit log
 
 
 class Output(StrEnum):
@@ -46,6 +49,11 @@ Out = Annotated[Output, typer.Option("--output", "-o", help="table or json")]
 def _setup() -> datetime:
     """Load Django for a command; returns the time the command acts at."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
+    if os.environ["DJANGO_SETTINGS_MODULE"] == "broker.settings.dev":
+        home = Path(os.environ.get("HANSE_HOME") or ".hanse/up").resolve()
+        if not (home / "hanse.sqlite3").exists():
+            why = f"There is no federation in {home}; start one with `hanse up`, or set HANSE_HOME."
+            _fail(why, "no_database")
     django.setup()
     from django.db.utils import OperationalError
     from django.utils import timezone
@@ -103,7 +111,7 @@ def _show(rows: list[dict[str, Any]], output: Output) -> None:
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="0 = any free one")] = 8400,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one")] = 8400,
     home: Annotated[Path, typer.Option(help="where everything lives", envvar="HANSE_HOME")] = Path(
         ".hanse/up"
     ),
@@ -324,6 +332,17 @@ def tenants_token(name: str, days: Annotated[int, typer.Option(min=1, max=366)] 
     typer.echo(f"Valid {days} days: hanse login URL --token TOKEN", err=True)
 
 
+@tenants.command("revoke")
+def tenants_revoke(name: str) -> None:
+    """Take all API tokens of a tenant back, at once."""
+    now = _setup()
+    from federation.models import Tenant
+    from federation.services.access import tenant_tokens_revoke
+
+    count = tenant_tokens_revoke(tenant=_named(Tenant, name, "tenant"), actor=ACTOR, now=now)
+    typer.echo(f"Tokens of {name} taken back: {count}.")
+
+
 @tenants.command("list")
 def tenants_list(output: Out = Output.TABLE) -> None:
     """All tenants and their funds."""
@@ -346,6 +365,19 @@ def tenants_list(output: Out = Output.TABLE) -> None:
         ],
         output,
     )
+
+
+@operators.command("password")
+def operators_password(name: str = "operator") -> None:
+    """Give an operator a new random password, printed once; for one that was lost."""
+    now = _setup()
+    from federation.models import User
+    from federation.services.access import operator_password_reset
+
+    user: Any = User.objects.filter(username=name, is_staff=True).first()
+    if user is None:
+        _fail(f"There is no operator called {name}.", "not_found")
+    typer.echo(operator_password_reset(user=user, actor=ACTOR, now=now))
 
 
 @classes.command("add")
@@ -382,7 +414,7 @@ def classes_list(output: Out = Output.TABLE) -> None:
 def deposit(
     tenant: str,
     amount: Annotated[str, typer.Argument(help="credits, such as 250 or 99.50")],
-    key: Annotated[str, typer.Option(help="the same key again posts nothing")] = "",
+    key: Annotated[str | None, typer.Option(help="the same key again posts nothing")] = None,
 ) -> None:
     """Give a tenant funds: a deposit in a cash venue, an issue in a credits venue."""
     now = _setup()
@@ -405,7 +437,7 @@ def deposit(
         tenant=_named(Tenant, tenant, "tenant"),
         venue=Venue.objects.get(name=MAIN_VENUE),
         amount_micro=to_micro(credits),
-        key=key or uuid.uuid4().hex,
+        key=uuid.uuid4().hex if key is None else key,
         actor=ACTOR,
         now=now,
     )

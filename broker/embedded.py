@@ -37,6 +37,17 @@ def free_port() -> int:
     return port
 
 
+def port_is_free(port: int) -> bool:
+    """Nobody listens on this port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 @dataclass
 class Child:
     """One process of ours, in its own session, with its own log."""
@@ -134,12 +145,17 @@ class Federation:
         }
 
     def __enter__(self) -> Self:
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = (self.home / "lock").open("w")
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (self.home / "lock").open("w")
+        except OSError as error:
+            raise NotStarted(f"{self.home} cannot be used: {error.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise NotStarted(f"another broker runs on {self.home}") from None
+        if not port_is_free(self.port):
+            raise NotStarted(f"port {self.port} of this machine is in use; choose another --port")
         return self
 
     def __exit__(
@@ -163,6 +179,7 @@ class Federation:
             capture_output=True,
             text=True,
             check=False,
+            start_new_session=True,  # a Ctrl-C is for us; a migration is not left half-done
         )
         if done.returncode:
             raise NotStarted(f"manage {arguments[0]} failed:\n{done.stderr[-3000:]}")

@@ -356,6 +356,28 @@ def awards_read(
     return awards
 
 
+def bid_limits(book: dict[str, Any]) -> dict[str, str]:
+    """For bids that are worth less than a round of GPU time: what holds them down, in words."""
+    best: dict[str, float] = defaultdict(float)
+    for row in book["affinity"]:
+        best[row["class"]] = max(best[row["class"]], row["samples_per_s"] / row["gpus"])
+    found = {}
+    for job in book["jobs"]:
+        sizes = job["gang"] if isinstance(job["gang"], list) else [job["gang"]]
+        output = best[job["class"]] * min(sizes) * book["round_hours"] * 3600 / 1e6
+        if job["demand"] >= 0.99 * output:
+            continue
+        if job["budget"] < 1.01 * job["demand"] * job["value"] and job["budget"] > 0:
+            paid = "what its max_cost and its tenant's funds leave for this round pays for"
+        else:
+            paid = "it has only"
+        found[job["id"]] = (
+            f"A gang pays for its GPUs for the whole round, and {paid} "
+            f"{job['demand']:.6g} of the {output:.6g} million samples that a round can train."
+        )
+    return found
+
+
 def price_micro(credits: float) -> int:
     """A published price as micro-credits."""
     return to_micro(Decimal(repr(credits)))

@@ -26,7 +26,17 @@ from hanse.login import Login, current, login_path, store
 from hanse.screen import Output, complain, say, show_json
 
 #: What the server's package adds at top level. Kept here so that no other command imports it.
-BROKER_COMMANDS = ("up", "demo", "members", "sites", "tenants", "classes", "deposit", "market")
+BROKER_COMMANDS = (
+    "up",
+    "demo",
+    "members",
+    "sites",
+    "tenants",
+    "operators",
+    "classes",
+    "deposit",
+    "market",
+)
 
 
 class HanseGroup(ExtensibleGroup):

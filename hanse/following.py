@@ -30,6 +30,9 @@ def find_job(client: Client, text: str) -> Job:
     exact = [job for job in found if job["id"] == text]
     if len(exact or found) == 1:
         return (exact or found)[0]
+    live = [job for job in found if job["state"] not in FINAL_STATES and job["name"] == text]
+    if len(live) == 1:
+        return live[0]  # the one that still goes on is meant, not its forerunners
     if not found:
         raise NoSuchJob(f"no job has the id or name {text!r}")
     shown = ", ".join(f"{job['id']} ({job['name']}, {job['state']})" for job in found[:10])
@@ -112,8 +115,12 @@ def _state(job: Job) -> str:
 
 
 def copy_log(client: Client, job: Job, attempt: int | None, out: IO[bytes]) -> None:
-    """What there is of the log now, page by page."""
-    _drain(client, job["id"], attempt, 0, out)
+    """What there is of the log now, page by page; says so when there is nothing."""
+    _, attempts, size, _ = _drain(client, job["id"], attempt, 0, out)
+    if size == 0 and attempt is not None and attempt > attempts:
+        complain(f"there is no attempt {attempt} yet; the job has had {attempts}")
+    elif size == 0:
+        complain("no log yet" if attempts else "no log: the job has not been started yet")
 
 
 def follow_log(

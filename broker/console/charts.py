@@ -159,7 +159,9 @@ def _merit_figure(
         line={"color": RESERVE, "dash": "dash", "width": 1.5},
         hovertemplate="capacity %{x:.4g} GPU-h<extra></extra>",
     )
-    return _dressed(figure, "GPU-hours in the round", "credits per GPU-hour")
+    drawn = _dressed(figure, "GPU-hours in the round", "credits per GPU-hour")
+    drawn["layout"]["xaxis"]["range"] = [0, total]  # a short round is a sliver otherwise
+    return drawn
 
 
 def _level(

@@ -32,6 +32,7 @@ def stay_up(*, home: Path, port: int, round_s: float | None, screen: Console) ->
                 for child in federation.children:
                     if not child.running():
                         screen.print(f"[yellow]{child.name} ended; starting it again[/yellow]")
+                        screen.print(f"   why: {child.log}")
                         child.stop()
                         child.start()
                         time.sleep(RESTART_AFTER_S)
@@ -70,5 +71,7 @@ def _say(federation: Federation, password: str | None, screen: Console) -> None:
     screen.print(f"API docs {federation.url}/api/docs   data {federation.home}")
     if password is not None:
         screen.print(f"Operator login, shown only now: operator / {password}")
+    else:
+        screen.print("Operator password lost? hanse operators password operator")
     screen.print("Next: hanse members add …, hanse sites add …, hanse tenants add … (--help)")
     screen.print("Ctrl-C stops it; everything is kept.")

@@ -44,7 +44,7 @@ DATABASES = {
 _QUEUE = HOME / "queue"
 for _folder in ("messages", "control"):
     (_QUEUE / _folder).mkdir(parents=True, exist_ok=True)
-CELERY_BROKER_URL = "filesystem://"
+CELERY_BROKER_URL = "wholefiles://"  # broker.filequeue
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "data_folder_in": str(_QUEUE / "messages"),
     "data_folder_out": str(_QUEUE / "messages"),

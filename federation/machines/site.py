@@ -25,6 +25,7 @@ TRANSITIONS: dict[tuple[SiteState, str], SiteState] = {
     (SiteState.ONLINE, "drain"): SiteState.DRAINING,
     (SiteState.SILENT, "drain"): SiteState.DRAINING,
     (SiteState.DRAINING, "open"): SiteState.ONLINE,
+    (SiteState.DRAINING, "await"): SiteState.ENROLLED,  # opened before its agent ever synced
     (SiteState.ENROLLED, "retire"): SiteState.RETIRED,
     (SiteState.ONLINE, "retire"): SiteState.RETIRED,
     (SiteState.SILENT, "retire"): SiteState.RETIRED,

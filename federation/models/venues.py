@@ -7,6 +7,13 @@ from django.db import models
 
 from federation.models.base import Identified, name_field
 
+DAY = 86400.0
+
+
+def between(least: float, most: float) -> list[MinValueValidator | MaxValueValidator]:
+    """Validators of a closed range: an absurd setting must not stop the market."""
+    return [MinValueValidator(least), MaxValueValidator(most)]
+
 
 class Venue(Identified):
     """One market. Its settings are read when a round closes and frozen in the snapshot."""
@@ -17,33 +24,31 @@ class Venue(Identified):
 
     name = name_field(unique=True)
     currency = models.CharField(max_length=8, choices=Currency.choices, default=Currency.CASH)
-    round_s = models.FloatField(default=300.0, validators=[MinValueValidator(1.0)])
-    renew_s = models.FloatField(default=60.0, validators=[MinValueValidator(1.0)])
-    fence_s = models.FloatField(default=1800.0, validators=[MinValueValidator(1.0)])
-    fence_margin_s = models.FloatField(default=30.0, validators=[MinValueValidator(0.5)])
-    grace_s = models.FloatField(default=30.0, validators=[MinValueValidator(0.0)])
+    round_s = models.FloatField(default=300.0, validators=between(1, DAY))
+    renew_s = models.FloatField(default=60.0, validators=between(1, DAY))
+    fence_s = models.FloatField(default=1800.0, validators=between(1, 30 * DAY))
+    fence_margin_s = models.FloatField(default=30.0, validators=between(0.5, DAY))
+    grace_s = models.FloatField(default=30.0, validators=between(0, DAY))
     restart_s = models.FloatField(
         default=60.0,
-        validators=[MinValueValidator(0.0)],
+        validators=between(0, DAY),
         help_text="Seconds of work that moving a running job costs.",
     )
-    probe_s = models.FloatField(default=30.0, validators=[MinValueValidator(1.0)])
+    probe_s = models.FloatField(default=30.0, validators=between(1, DAY))
     probe_pools = models.PositiveSmallIntegerField(default=3)
     settle_after_s = models.FloatField(
         default=86400.0,
-        validators=[MinValueValidator(1.0)],
+        validators=between(1, 366 * DAY),
         help_text="A contract whose last reports never come is settled on what is known by then.",
     )
-    solve_patience_s = models.FloatField(default=120.0, validators=[MinValueValidator(1.0)])
+    solve_patience_s = models.FloatField(default=120.0, validators=between(1, DAY))
     retention_days = models.PositiveIntegerField(
-        default=400, help_text="Snapshots keep their body this long; their hash is kept for good."
+        default=400,
+        validators=between(1, 36600),
+        help_text="Snapshots keep their body this long; their hash is kept for good.",
     )
-    seller_share = models.FloatField(
-        default=0.5, validators=[MinValueValidator(0.0), MaxValueValidator(1.0)]
-    )
-    epsilon = models.FloatField(
-        default=0.005, validators=[MinValueValidator(0.0), MaxValueValidator(0.5)]
-    )
+    seller_share = models.FloatField(default=0.5, validators=between(0, 1))
+    epsilon = models.FloatField(default=0.005, validators=between(0, 0.5))
     core_repair = models.BooleanField(default=True)
     paused = models.BooleanField(default=False)
 

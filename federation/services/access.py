@@ -123,6 +123,24 @@ def credentials_revoke(*, site: Site, actor: str, now: datetime) -> int:
     return count
 
 
+def tenant_tokens_revoke(*, tenant: Tenant, actor: str, now: datetime) -> int:
+    """Take every API token of a tenant back, at once. Returns how many there were."""
+    with transaction.atomic():
+        count, _ = get_token_model().objects.filter(user__tenant=tenant).delete()
+        tell("tenant", tenant.pk, "revoke_tokens", now=now, actor=actor, why=f"{count} tokens")
+    return int(count)
+
+
+def operator_password_reset(*, user: User, actor: str, now: datetime) -> str:
+    """A new random password for an operator who lost the old one. Shown once."""
+    password = secrets.token_urlsafe(15)
+    with transaction.atomic():
+        user.set_password(password)
+        user.save(update_fields=["password"])
+        tell("user", user.pk, "password", now=now, actor=actor, why="reset")
+    return password
+
+
 def tenant_token_issue(*, tenant: Tenant, actor: str, days: int, now: datetime) -> str:
     """An API token that acts for a tenant until it expires. Shown once, kept hashed by knox."""
     user, _ = User.objects.get_or_create(

@@ -109,6 +109,16 @@ def deposit(
         raise Refused(
             "A deposit is a positive sum of at most a milliard credits.", code="bad_amount"
         )
+    if not 1 <= len(key) <= 120:
+        raise Refused("The key of a deposit has 1 to 120 characters.", code="bad_key")
+    earlier = Entry.objects.filter(
+        group__key=f"deposit:{tenant.pk}:{key}", amount_micro__gt=0
+    ).first()
+    if earlier is not None and earlier.amount_micro != amount_micro:
+        raise Refused(
+            f"This key was used for {as_text(earlier.amount_micro)}, not {as_text(amount_micro)}.",
+            code="deposit_conflict",
+        )
     cash = venue.currency == Venue.Currency.CASH
     with transaction.atomic():
         posted = post(

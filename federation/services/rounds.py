@@ -37,7 +37,7 @@ from federation.services.ledger import stability_transfer
 from federation.services.placement import assignment_carry_out, waiting_expire
 from federation.services.probes import probes_place
 from federation.services.story import move, tell
-from federation.snapshot import Book, awards_read, book_build, pack, price_micro, unpack
+from federation.snapshot import Book, awards_read, bid_limits, book_build, pack, price_micro, unpack
 
 log = logging.getLogger("hanse")
 MAX_CLAIMS = 3  #: workers that may try a round before it is void
@@ -267,8 +267,10 @@ def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -
         )
         for row in book["pools"]
     )
+    limits = bid_limits(book)
     for line in clearing["unplaced"]:
-        _outcome(UUID(line["job"]), round.number, line["reason"], line["why"])
+        why = f"{line['why']} {limits.get(line['job'], '')}".strip()
+        _outcome(UUID(line["job"]), round.number, line["reason"], why)
     names = {pk: name for name, pk in pools.items()}
     for award in awards:
         why = f"Awarded {award.gpus} GPU at {names[award.pool_id]}."

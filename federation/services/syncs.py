@@ -239,4 +239,7 @@ def leases_fence(*, now: datetime, gap_s: float, limit: int = 500) -> list[UUID]
 
 def site_drain(*, site: Site, actor: str, why: str, now: datetime, drain: bool = True) -> bool:
     """Stop placing new work at a site, or open it again."""
-    return move(site, "drain" if drain else "open", now=now, actor=actor, code="operator", why=why)
+    if not why.strip():
+        raise Refused("A reason is needed: it stands in the site's story.", code="no_reason")
+    event = "drain" if drain else "open" if site.last_sync_at else "await"
+    return move(site, event, now=now, actor=actor, code="operator", why=why)

@@ -142,6 +142,8 @@ class Block:
         if entry is None or is_null(entry.node):
             return None
         found = _moment(entry.node)
+        if found is not None and not 2 <= found.year <= 9998:
+            found = None  # its zone would carry it out of the calendar
         if found is None:
             self.blame(
                 entry.node.line, key, "must be a time with its zone, such as 2026-12-01T12:00:00Z"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError
 
 from economics.certificate import verify
 from federation.decision import decide
@@ -21,7 +22,11 @@ class Command(BaseCommand):
         parser.add_argument("--venue", default=MAIN_VENUE)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        round = Round.objects.filter(venue__name=options["venue"], number=options["number"]).first()
+        venue, number = options["venue"], options["number"]
+        try:
+            round = Round.objects.filter(venue__name=venue, number=number).first()
+        except OperationalError:
+            raise CommandError("This database has no tables yet; is HANSE_HOME set?") from None
         if round is None:
             raise CommandError(f"There is no round {options['number']}.")
         book, published = book_of(round), clearing_of(round)
