@@ -25,7 +25,7 @@ SCHEME = "wholefiles"
 class Channel(filesystem.Channel):
     """Messages and routing tables as files that are never seen unfinished."""
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, message: Any, **_: Any) -> None:  # type: ignore[override]
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         _write_whole(Path(self.data_folder_out) / name, dumps(message))
 
