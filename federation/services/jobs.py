@@ -22,7 +22,7 @@ from federation.models import IdempotencyKey, Job, JobClass, Lease, Tenant, Venu
 from federation.models.base import name_validator
 from federation.money import MAX_MICRO, as_text, to_micro
 from federation.selectors.accounts import funds_micro
-from federation.services.leases import revoke_ask
+from federation.services.leases import job_close, revoke_ask
 from federation.services.story import move, tell
 
 MAX_SAMPLES = 10**15
@@ -233,21 +233,8 @@ def _cancel(job: Job, actor: str, now: datetime) -> bool:
 def jobs_expire(*, now: datetime, limit: int = 500) -> list[UUID]:
     """End jobs whose deadline passed while they waited."""
     late = Job.objects.filter(state=JobState.PENDING, deadline__lte=now).order_by("deadline")
-    return [
-        job.pk
-        for job in late[:limit]
-        if move(
-            job,
-            "expire",
-            now=now,
-            code="deadline",
-            why="The deadline passed before a site was found.",
-            reason_code="deadline",
-            reason="The deadline passed before a site was found.",
-            ended_at=now,
-            updated_at=now,
-        )
-    ]
+    why = "The deadline passed before a site was found."
+    return [job.pk for job in late[:limit] if job_close(job, "expire", "deadline", why, now)]
 
 
 def job_of(*, tenant: Tenant | None, job_id: UUID) -> Job:

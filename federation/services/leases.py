@@ -157,14 +157,14 @@ def _job_after(job: Job, lease: Lease, ending: Ending, cause: str, now: datetime
     if job.kind == Job.Kind.PROBE:
         _probe_after(job, lease, ending, now)
     elif cause == "job" and ending.reason == "exited" and ending.exit_code == 0:
-        _close(job, "succeed", "exit_0", "The command ended with exit code 0.", now)
+        job_close(job, "succeed", "exit_0", "The command ended with exit code 0.", now)
     elif job.state == JobState.CANCELLING:
-        _close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
+        job_close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
     elif lease.revoke_code == WORK_DONE:
         why = "It trained all its samples; it did not end by itself and was stopped."
-        _close(job, "succeed", WORK_DONE, why, now)
+        job_close(job, "succeed", WORK_DONE, why, now)
     elif cause == "job":
-        _close(job, "fail", *_failure(ending), now)
+        job_close(job, "fail", *_failure(ending), now)
     else:
         _requeue(job, lease, ending, cause, now)
 
@@ -182,18 +182,19 @@ def _probe_after(job: Job, lease: Lease, ending: Ending, now: datetime) -> None:
     if measured or (ending.reason == "exited" and ending.exit_code == 0):
         speed = lease.measured_samples_per_s
         words = f"Measured {speed:.6g} samples/s." if speed else "Ended without a measurement."
-        _close(job, "succeed", "probed", words, now)
+        job_close(job, "succeed", "probed", words, now)
     elif job.state == JobState.CANCELLING:
-        _close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
+        job_close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
     elif ENDINGS[ending.reason][1] == "job":
-        _close(job, "fail", *_failure(ending), now)
+        job_close(job, "fail", *_failure(ending), now)
     else:
         why = ending.message or f"The attempt at {lease.site.name} is over."
-        _close(job, "fail", PROBE_LOST, why, now)
+        job_close(job, "fail", PROBE_LOST, why, now)
 
 
-def _close(job: Job, event: str, code: str, why: str, now: datetime) -> None:
-    move(
+def job_close(job: Job, event: str, code: str, why: str, now: datetime) -> bool:
+    """End a job, with a code for a machine and a sentence for its tenant."""
+    return move(
         job,
         event,
         now=now,
@@ -211,7 +212,7 @@ def _requeue(job: Job, lease: Lease, ending: Ending, cause: str, now: datetime) 
     if failures >= MAX_SITE_FAILURES:
         Job.objects.filter(pk=job.pk).update(site_failures=failures)
         why = f"Given up after {failures} attempts that sites could not keep. {ending.message}"
-        _close(job, "fail", "site_failures", why.strip(), now)
+        job_close(job, "fail", "site_failures", why.strip(), now)
         return
     code = lease.revoke_code or ending.reason
     why = lease.revoke_why or ending.message or f"The attempt at {lease.site.name} is over."

@@ -15,8 +15,8 @@ from federation.matching import gpus_held, permits
 from federation.models import Contract, Job, Lease, OfferPool, Venue
 from federation.selectors.affinity import believed_cells, current_offers, speed_at
 from federation.services.contracts import contract_open
-from federation.services.leases import PROBE_LOST, lease_offer
-from federation.services.story import move, tell
+from federation.services.leases import PROBE_LOST, job_close, lease_offer
+from federation.services.story import tell
 
 MAX_FAILED = 2  #: probes of one job that may fail before the job is rejected
 MAX_TRIES = 10  #: probes of one job in all, those included that sites lost
@@ -108,17 +108,7 @@ def _reject(job: Job, probe: Job, now: datetime) -> None:
         f"Its class has no known speed and the probes of it failed; the last said: "
         f"{probe.reason} See the log of job {probe.pk}."
     )
-    move(
-        job,
-        "reject",
-        now=now,
-        code="probe_failed",
-        why=why,
-        reason_code="probe_failed",
-        reason=why[:1000],
-        ended_at=now,
-        updated_at=now,
-    )
+    job_close(job, "reject", "probe_failed", why, now)
 
 
 def _start(job: Job, line: OfferPool, size: int, now: datetime) -> None:

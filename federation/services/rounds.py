@@ -32,7 +32,7 @@ from federation.models import (
     Venue,
 )
 from federation.services.contracts import last_laps
-from federation.services.leases import revoke_ask
+from federation.services.leases import job_close, revoke_ask
 from federation.services.ledger import stability_transfer
 from federation.services.placement import assignment_carry_out, waiting_expire
 from federation.services.probes import probes_place
@@ -137,17 +137,7 @@ def _give_up(job_id: UUID, code: str, why: str, now: datetime) -> None:
     """End a waiting job that no later round can serve."""
     job = Job.objects.get(pk=job_id)
     if job.state == JobState.PENDING:
-        move(
-            job,
-            "fail",
-            now=now,
-            code=code,
-            why=why,
-            reason_code=code,
-            reason=why[:1000],
-            ended_at=now,
-            updated_at=now,
-        )
+        job_close(job, "fail", code, why, now)
 
 
 def _outcome(job_id: UUID, number: int, code: str, why: str) -> None:
