@@ -58,7 +58,11 @@ class _Limited:
 async def _refuse(send: Send) -> None:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     body = json.dumps(problem(413, "too_large", f"At most {limit} bytes.")).encode()
-    headers = [(b"content-type", CONTENT_TYPE.encode()), (b"connection", b"close")]
+    headers = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -298,7 +298,7 @@ def sites_list(output: Out = Output.TABLE) -> None:
                 "name": s.name,
                 "member": s.member.name,
                 "state": s.state,
-                "last_sync": s.last_sync_at,
+                "last_sync": s.last_sync_at and s.last_sync_at.isoformat(timespec="seconds"),
                 "agent": s.agent_version,
             }
             for s in Site.objects.select_related("member")

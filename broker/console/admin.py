@@ -175,6 +175,10 @@ class UserAdmin(StockUserAdmin, TellsItsStory):  # type: ignore[type-arg]
         ("Federation", {"fields": ["member", "tenant"]}),
     ]
 
+    def has_delete_permission(self, request: HttpRequest, obj: models.User | None = None) -> bool:
+        """Accounts are switched off, not deleted: the audit log names them."""
+        return False
+
 
 admin.site.unregister(Group)
 admin.site.unregister(get_token_model())  # tokens are issued on a tenant's page, by the service

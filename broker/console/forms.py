@@ -102,7 +102,7 @@ class DepositForm(forms.Form):
 class TokenForm(forms.Form):
     days = forms.IntegerField(
         min_value=1,
-        max_value=730,
+        max_value=366,
         initial=90,
         label="Valid for (days)",
         widget=UnfoldAdminIntegerFieldWidget(),
