@@ -191,7 +191,14 @@ def _enlarge(
     if job.spent_micro + job.held_micro + pay > job.max_cost_micro:
         raise Refused("The job's max_cost does not cover more time.", code="max_cost")
     number = contract.extensions + 1
-    won = Contract.objects.filter(pk=contract.pk, extensions=contract.extensions).update(
+    # only while it is open: what is held after its settlement nobody would give back
+    still = Contract.objects.filter(
+        pk=contract.pk,
+        extensions=contract.extensions,
+        state__in=OPEN,
+        superseded_at__isnull=True,
+    )
+    won = still.update(
         extensions=number,
         contracted=F("contracted") + work,
         payment_micro=F("payment_micro") + pay,

@@ -8,6 +8,7 @@ from federation.errors import BadInput
 from federation.models import Account, Contract, Job, Lease, Round
 from federation.selectors.accounts import trial_balance
 from federation.services import offers, rounds, syncs
+from federation.services.contracts import _hold_over as hold_over
 from federation.services.contracts import contracts_hold_over
 from federation.services.leases import Ending
 from tests.support.world import (
@@ -198,3 +199,21 @@ def test_a_job_too_wide_for_every_pool_keeps_no_money_from_its_tenant_s_others()
     small = a_job(tenant, name="small", value="500")
     a_round(later(20))
     assert live_lease(small)
+
+
+def test_a_contract_that_was_settled_meanwhile_is_not_prolonged():
+    job = a_job(a_tenant("ann"))
+    agent = SimAgent(a_site("north"))
+    a_round(later(20))
+    lease = live_lease(job)
+    agent.sync(later(21))
+    agent.sync(later(21))
+    agent.report(lease, later(22), samples=500)
+    rows = Contract.objects.select_related("lease__job__venue", "lease__site__member", "round")
+    seen_before = rows.get(lease=lease)  # as a slow worker still has it in hand
+    agent.report(lease, later(25), samples=900, ending=Ending("exited", 0))
+    pay(later(26))
+    assert hold_over(seen_before, later(40)) is False
+    job.refresh_from_db()
+    assert job.held_micro == 0
+    assert trial_balance().holds
