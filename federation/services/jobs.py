@@ -15,7 +15,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from federation.errors import BadInput, FieldProblem, NotFound, Refused
+from federation.errors import BadInput, FieldProblem, Refused
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.models import IdempotencyKey, Job, JobClass, Lease, Tenant, Venue
@@ -235,11 +235,3 @@ def jobs_expire(*, now: datetime, limit: int = 500) -> list[UUID]:
     late = Job.objects.filter(state=JobState.PENDING, deadline__lte=now).order_by("deadline")
     why = "The deadline passed before a site was found."
     return [job.pk for job in late[:limit] if job_close(job, "expire", "deadline", why, now)]
-
-
-def job_of(*, tenant: Tenant | None, job_id: UUID) -> Job:
-    """The tenant's own job. Raises NotFound for anybody else's: the answer is the same."""
-    job = Job.objects.select_related("job_class", "tenant").filter(pk=job_id, tenant=tenant).first()
-    if job is None:
-        raise NotFound("There is no such job.")
-    return job

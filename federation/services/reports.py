@@ -20,8 +20,6 @@ from federation.services.leases import Ending, LeaseEnded, lease_end, log_cap_by
 from federation.services.placement import waiting_place
 from federation.services.story import allows, move
 
-MAX_COUNT = 2**60
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:

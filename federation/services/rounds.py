@@ -126,11 +126,11 @@ def _freeze(round: Round, book: Book, now: datetime) -> bool:
 def _tell_left_out(
     round: Round, book: Book, probing: dict[UUID, tuple[str, str]], now: datetime
 ) -> None:
+    told = {left.job_id: probing.get(left.job_id, (left.code, left.why)) for left in book.left_out}
+    _outcomes(round.number, told)
     for left in book.left_out:
-        code, why = probing.get(left.job_id, (left.code, left.why))
-        _outcome(left.job_id, round.number, code, why)
         if left.final:
-            _give_up(left.job_id, code, why, now)
+            _give_up(left.job_id, *told[left.job_id], now)
 
 
 def _give_up(job_id: UUID, code: str, why: str, now: datetime) -> None:
@@ -140,10 +140,14 @@ def _give_up(job_id: UUID, code: str, why: str, now: datetime) -> None:
         job_close(job, "fail", code, why, now)
 
 
-def _outcome(job_id: UUID, number: int, code: str, why: str) -> None:
-    Job.objects.filter(pk=job_id).update(
-        outcome_round=number, outcome_code=code[:64], outcome_why=why[:1000]
-    )
+def _outcomes(number: int, told: dict[UUID, tuple[str, str]]) -> None:
+    """Write what round `number` said of each job, (code, why), in a few statements."""
+    rows = [
+        Job(pk=pk, outcome_round=number, outcome_code=code[:64], outcome_why=why[:1000])
+        for pk, (code, why) in told.items()
+    ]
+    fields = ["outcome_round", "outcome_code", "outcome_why"]
+    Job.objects.bulk_update(rows, fields, batch_size=200)
 
 
 def rounds_due(*, now: datetime) -> list[UUID]:
@@ -258,13 +262,17 @@ def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -
         for row in book["pools"]
     )
     limits = bid_limits(book)
-    for line in clearing["unplaced"]:
-        why = f"{line['why']} {limits.get(line['job'], '')}".strip()
-        _outcome(UUID(line["job"]), round.number, line["reason"], why)
+    told = {
+        UUID(line["job"]): (
+            line["reason"],
+            f"{line['why']} {limits.get(line['job'], '')}".strip(),
+        )
+        for line in clearing["unplaced"]
+    }
     names = {pk: name for name, pk in pools.items()}
     for award in awards:
-        why = f"Awarded {award.gpus} GPU at {names[award.pool_id]}."
-        _outcome(award.job_id, round.number, "awarded", why)
+        told[award.job_id] = "awarded", f"Awarded {award.gpus} GPU at {names[award.pool_id]}."
+    _outcomes(round.number, told)
 
 
 def rounds_publish(*, now: datetime) -> list[UUID]:
