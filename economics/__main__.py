@@ -1,4 +1,4 @@
-"""`python -m economics clear BOOK` and `python -m economics verify BOOK CLEARING`.
+"""`python -m economics`: clear BOOK, and verify, curves and explain BOOK CLEARING.
 
 Exit 0: done, or every check holds. 1: a check does not hold, or the round could not be decided.
 2: a document or the command line is refused; one line per problem on standard error, nothing
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from economics.canonical import LARGEST_FILE, parse_json
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(argv)
     try:
-        return _clear(asked) if asked.command == "clear" else _verify(asked)
+        return COMMANDS[asked.command](asked)
     except BadBook as refused:
         sys.stderr.write(f"{refused}\n")
         return 2
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m economics", description="Clear and verify rounds."
+        prog="python -m economics", description="Clear, verify and explain rounds."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     clear = commands.add_parser("clear", help="decide a round")
@@ -44,7 +44,28 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="re-check a round without a solver")
     verify.add_argument("book", metavar="BOOK.json", type=Path)
     verify.add_argument("clearing", metavar="CLEARING.json", type=Path)
+    curves = commands.add_parser("curves", help="supply, demand and price intervals of a round")
+    _add_pair(curves, "CURVES.json")
+    curves.add_argument("--pool", metavar="ID", action="append", help="only this one; repeatable")
+    curves.add_argument("--no-merit", action="store_true", help="without the jobs of each pool")
+    curves.add_argument(
+        "--intervals",
+        action=argparse.BooleanOptionalAction,
+        help="price intervals; by default for pools that are named, and for small books",
+    )
+    explain = commands.add_parser("explain", help="why each job got what it got")
+    _add_pair(explain, "EXPLANATIONS.json")
+    explain.add_argument("--job", metavar="ID", action="append", help="only this one; repeatable")
+    explain.add_argument(
+        "--verify", action="store_true", help="clear again with the job's bid changed; needs --job"
+    )
     return parser
+
+
+def _add_pair(command: argparse.ArgumentParser, output: str) -> None:
+    command.add_argument("book", metavar="BOOK.json", type=Path)
+    command.add_argument("clearing", metavar="CLEARING.json", type=Path)
+    command.add_argument("-o", "--output", metavar=output, type=Path)
 
 
 def _clear(asked: argparse.Namespace) -> int:
@@ -53,11 +74,7 @@ def _clear(asked: argparse.Namespace) -> int:
     book = read_book(_read(asked.book))
     from economics.rounds import decide  # noqa: PLC0415 a refused book needs no solver
 
-    text = json.dumps(decide(book), indent=2, ensure_ascii=False) + "\n"
-    if asked.output is None:
-        sys.stdout.write(text)
-    else:
-        _write(asked.output, text)
+    _put(decide(book), asked.output)
     return 0
 
 
@@ -71,6 +88,54 @@ def _verify(asked: argparse.Namespace) -> int:
         line = f"{verdict}  {check.check:<12} {sums}  {check.detail}".rstrip()
         sys.stdout.write(f"{line}\n")
     return 0 if all(check.holds for check in checks) else 1
+
+
+def _curves(asked: argparse.Namespace) -> int:
+    from economics.curves import curves, read_cleared  # noqa: PLC0415 help needs no numpy
+
+    cleared = read_cleared(_read(asked.book), _read(asked.clearing))
+    _known(asked.pool or (), [row.id for row in cleared.book.pools], "pool")
+    _put(
+        curves(cleared, pools=asked.pool, merit=not asked.no_merit, intervals=asked.intervals),
+        asked.output,
+    )
+    return 0
+
+
+def _explain(asked: argparse.Namespace) -> int:
+    from economics.curves import read_cleared  # noqa: PLC0415 help needs no numpy
+    from economics.explanations import explanations  # noqa: PLC0415
+
+    if asked.verify and not asked.job:
+        raise BadBook((Problem("--verify", "needs --job"),))
+    document = _read(asked.book)
+    cleared = read_cleared(document, _read(asked.clearing))
+    _known(asked.job or (), cleared.job_at, "job")
+    found = explanations(cleared, asked.job)
+    if asked.verify:
+        from economics.explanations.reclear import tried  # noqa: PLC0415 the only one that solves
+
+        found["jobs"] = [{**row, "tried": tried(document, row)} for row in found["jobs"]]
+    _put(found, asked.output)
+    return 0
+
+
+COMMANDS = {"clear": _clear, "verify": _verify, "curves": _curves, "explain": _explain}
+
+
+def _known(asked: Iterable[str], ids: Collection[str], what: str) -> None:
+    unknown = sorted(set(asked) - set(ids))
+    if unknown:
+        raise BadBook(tuple(Problem(f"--{what}", f"unknown {what} {name!r}") for name in unknown))
+
+
+def _put(document: object, output: Path | None) -> None:
+    """A document to a file, or to standard output."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write(output, text)
 
 
 def _read(path: Path) -> object:

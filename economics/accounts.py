@@ -6,13 +6,16 @@ Axes as in market.py: N sites · P pools · J jobs · K columns.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 import numpy as np
 
+from economics.bundles import best_gain as best_gain
 from economics.market import Array, Index, Market
 
 MICRO = 1_000_000  # micro-credits in a credit
+DECIMALS = Context(prec=80, rounding=ROUND_HALF_EVEN)  # two doubles multiply exactly
+LARGEST_SURE = 1e13  # micro-credits up to which a double tells halves apart with room to spare
 
 
 def used_hours(market: Market, share: Array) -> Array:
@@ -50,19 +53,6 @@ def job_rent(market: Market, share: Array, rent: Array) -> Array:
     return _summed(market.job, rent[market.pool] * market.gpu_hours * share, market.jobs)
 
 
-def best_gain(market: Market, rent: Array) -> Array:
-    """Credits of each job's best bundle at these rents, capacity aside, (J,).
-
-    The bundle keeps to demand, width, budget and floor. Negative only for a job with a floor.
-    """
-    margin = market.gain - rent[market.pool] * market.gpu_hours
-    best = np.zeros(market.jobs)
-    np.maximum.at(best, market.job, np.where(market.gang[market.job], margin, 0.0))
-    for job in np.flatnonzero(~market.gang):
-        best[job] = _best_divisible(market, int(job), margin)
-    return best
-
-
 def regret_parts(market: Market, share: Array, rent: Array) -> tuple[Array, Array]:
     """Credits each pool (P,) and each job (J,) falls short of its best choice at these rents."""
     of_pools: Array = rent * (market.capacity - used_hours(market, share))
@@ -79,8 +69,22 @@ def regret(market: Market, share: Array, rent: Array) -> float:
 
 def payment_micro(price: float, gpu_hours: float) -> int:
     """round-half-even(price x gpu_hours x 10^6), exactly on the decimals as written."""
-    exact = Decimal(repr(price)) * Decimal(repr(gpu_hours)) * MICRO
-    return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+    exact = DECIMALS.multiply(Decimal(repr(price)), Decimal(repr(gpu_hours)))
+    return int(DECIMALS.to_integral_value(DECIMALS.multiply(exact, MICRO)))
+
+
+def payments_micro(price: Array, gpu_hours: Array) -> list[int]:
+    """`payment_micro` of many lines; only those close to half a micro-credit are done in decimals.
+
+    Three roundings and two numbers written in decimals leave a relative error below 1e-15.
+    """
+    amount = price * gpu_hours * MICRO
+    unsure = np.abs(amount - np.floor(amount) - 0.5) <= np.maximum(np.abs(amount) * 1e-14, 1e-9)
+    unsure |= ~(np.abs(amount) < LARGEST_SURE)
+    whole: list[int] = np.where(unsure, 0.0, np.rint(amount)).astype(np.int64).tolist()
+    for at in np.flatnonzero(unsure).tolist():
+        whole[at] = payment_micro(float(price[at]), float(gpu_hours[at]))
+    return whole
 
 
 def site_payoffs(market: Market, share: Array, paid: Array) -> Array:
@@ -95,49 +99,6 @@ def site_payoffs(market: Market, share: Array, paid: Array) -> Array:
     moved = _summed(market.home, moving(market, share), market.sites)
     result: Array = own + sold - moved
     return result
-
-
-def _best_divisible(market: Market, job: int, margin: Array) -> float:
-    """Best bundle of a divisible job: stay at no charge, or go anywhere and pay for moving."""
-    at = np.arange(market.columns)[market.columns_of(job)]
-    charge = float(market.move_charge[job])
-    anywhere = _best_mix(market, job, at, margin) - charge
-    if not charge:
-        return anywhere
-    at_home = _best_mix(market, job, at[market.stays[at]], margin)
-    return max(anywhere, at_home)
-
-
-def _best_mix(market: Market, job: int, at: Index, margin: Array) -> float:
-    """Most credits over these columns with hours <= width and floor <= Msamples <= demand.
-
-    A best mix uses one column, or two with the width and one end of the delivery both met.
-    """
-    rate = margin[at] / market.gpu_hours[at]  # credits per GPU-hour
-    speed = market.msamples[at] / market.gpu_hours[at]  # Msamples per GPU-hour
-    width, demand, floor = market.width[job], market.demand[job], market.floor[job]
-    if not at.size:
-        return 0.0 if floor == 0 else -np.inf
-    hours = np.minimum(width, demand / speed)
-    enough = hours * speed >= floor * (1 - 1e-9)
-    found = [0.0] if floor == 0 else []
-    found += list((hours * rate)[enough])
-    found += list((floor / speed * rate)[enough])
-    for delivery in {float(demand), float(floor)} - {0.0, np.inf}:
-        found += list(_two_column_mixes(rate, speed, float(width), delivery))
-    return float(max(found, default=-np.inf))
-
-
-def _two_column_mixes(rate: Array, speed: Array, width: float, delivery: float) -> Array:
-    """Credits of every pair of columns that fills the width and meets the delivery exactly."""
-    if np.isinf(width):
-        return np.zeros(0)
-    slow, fast = np.nonzero(
-        (speed[:, None] * width < delivery) & (speed[None, :] * width > delivery)
-    )
-    fast_hours = (delivery - speed[slow] * width) / (speed[fast] - speed[slow])
-    mixes: Array = fast_hours * rate[fast] + (width - fast_hours) * rate[slow]
-    return mixes
 
 
 def _summed(index: Index, amounts: Array, size: int) -> Array:

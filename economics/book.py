@@ -6,15 +6,19 @@ the order of the document never changes a result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
+from economics.bulk import sound_jobs
 from economics.canonical import canonical_json, document_sha256
 from economics.columns import Sheet, lay_out
 from economics.errors import BadBook, Problem
 from economics.market import Array, Market
+from economics.memory import no_cycles
 from economics.rows import (
     FloorRow,
     JobRow,
@@ -57,11 +61,16 @@ class Book:
     def budget_micro(self, job: int) -> int | None:
         """Micro-credits the job may spend in the round; None = no limit."""
         budget = self.jobs[job].budget
-        return None if np.isinf(budget) else int(budget * MICRO)
+        return None if math.isinf(budget) else int(budget * MICRO)
 
 
 def read_book(document: object) -> Book:
     """Read a parsed document; raises BadBook with every problem found, each with its path."""
+    with no_cycles():
+        return _read_book(document)
+
+
+def _read_book(document: object) -> Book:
     problems = Problems()
     fields = Fields(document, "", problems, BOOK_KEYS)
     _check_format(fields, problems)
@@ -73,8 +82,9 @@ def read_book(document: object) -> Book:
     pool_of = {row.id: row for row in pools}
     affinity = read_affinity(fields, pool_of, problems)
     transfer = read_transfer(fields, problems)
-    jobs = sorted(read_jobs(fields, pool_of, problems), key=lambda row: row.id)
-    floors = read_floors(fields, {row.id: row for row in jobs}, problems)
+    jobs = sorted(_jobs(fields, pool_of, problems), key=attrgetter("id"))
+    named = {row.id: row for row in jobs} if fields.raw.get("floors") else {}
+    floors = read_floors(fields, named, problems)
     previous = fields.amounts("previous_prices", pool_of, "pool")
     rules = read_rules(fields, pool_of, problems)
     problems.raise_if_any()
@@ -112,6 +122,12 @@ def read_book(document: object) -> Book:
     )
 
 
+def _jobs(fields: Fields, pools: Mapping[str, PoolRow], problems: Problems) -> tuple[JobRow, ...]:
+    """All rows at once when all is well, else one by one, which says what is wrong."""
+    rows = sound_jobs(fields.raw.get("jobs"), pools)
+    return read_jobs(fields, pools, problems) if rows is None else rows
+
+
 def _check_format(fields: Fields, problems: Problems) -> None:
     if fields.raw and fields.text("format") not in ("", BOOK_FORMAT):
         problems.note("format", f"must be {BOOK_FORMAT!r}")
@@ -122,8 +138,9 @@ def _check_floors(sheet: Sheet, market: Market, problems: Problems) -> None:
 
     Whether a site can keep *all* its floors together is a linear programme: `rounds.py` asks.
     """
+    number = {row.id: at for at, row in enumerate(sheet.jobs)} if sheet.floors else {}
     for row in sheet.floors:
-        job = next(at for at, other in enumerate(sheet.jobs) if other.id == row.job)
+        job = number[row.job]
         most = _delivers_alone(market, job)
         if row.demand > most * (1 + 1e-9):
             home = sheet.jobs[job].site

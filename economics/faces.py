@@ -7,46 +7,20 @@ never by a cut on the objective: a cut leaves a sliver whose width is the solver
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from scipy.linalg import qr
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 
 from economics.clearing.solver import Linear, minimise
 from economics.errors import NotCleared
-from economics.market import Array, Mask
+from economics.market import Array
+from economics.polyhedra import Polyhedron, polished
+
+__all__ = ["Polyhedron", "nearest", "optimal_face"]
 
 POSITIVE = 1e-7  # multipliers above this hold their row tight; everything is scaled to about one
-EXACT = 1e-10  # violation accepted of a polished point
-TOUCHING = (1e-5, 1e-6, 1e-7)  # slacks taken for tight, in the order they are tried
-POLISH_LOSS = 1e-7  # squared distance a polished point may be further off than the solver's
-MOST_POLISHED = 300_000  # entries of the touching rows up to which a point is polished
-RANK = 1e-10  # relative size below which a singular value is zero
 ACCURATE = 1e-7  # violation accepted of a point that a solver calls inaccurate
-
-
-@dataclass(frozen=True, slots=True)
-class Polyhedron:
-    """{y >= 0: matrix @ y >= least, equal on tight rows, zero on fixed variables}."""
-
-    matrix: csr_array  # (M, Y)
-    least: Array  # (M,)
-    tight: Mask  # (M,)
-    fixed: Mask  # (Y,)
-
-    def with_rows(self, rows: csr_array, least: Array) -> Polyhedron:
-        return Polyhedron(
-            csr_array(vstack([self.matrix, rows])),
-            np.concatenate([self.least, least]),
-            np.concatenate([self.tight, np.zeros(least.shape, dtype=bool)]),
-            self.fixed,
-        )
-
-    def violation(self, point: Array) -> float:
-        short = self.least - self.matrix @ point
-        worst = np.where(self.tight, np.abs(short), short)
-        return float(max(worst.max(initial=0.0), -point.min(initial=0.0)))
 
 
 def optimal_face(space: Polyhedron, cost: Array) -> tuple[Polyhedron, float]:
@@ -90,7 +64,7 @@ def _project(space: Polyhedron, anchor: Array) -> Array:
     for solver, options in SOLVERS:
         status, point = _solve_projection(space, anchor, solver, options)
         if point is not None and space.violation(point) <= ACCURATE:
-            return np.maximum(_polished(space, anchor, np.maximum(point, 0.0)), 0.0)
+            return np.maximum(polished(space, anchor, np.maximum(point, 0.0)), 0.0)
         failures.append(f"{solver}: {status}")
     raise NotCleared("no solver found the nearest prices (" + "; ".join(failures) + ")")
 
@@ -101,56 +75,6 @@ SOLVERS: tuple[tuple[str, dict[str, float]], ...] = (
     ("HIGHS", {}),
     ("OSQP", {"eps_abs": 1e-10, "eps_rel": 1e-10, "max_iter": 200_000}),
 )
-
-
-def _polished(space: Polyhedron, anchor: Array, point: Array) -> Array:
-    """The exact projection on the rows and bounds the solver's point touches, if it is feasible.
-
-    An interior-point answer stops a little short of its face, by as much as 1e-6 of a price; two
-    solvers stop at different places. The face itself is the same for both.
-    """
-    best = point
-    reach = float(np.square(point[: anchor.size] - anchor).sum())
-    for touching in TOUCHING:
-        refined = _on_face(space, anchor, point, touching)
-        distance = float(np.square(refined[: anchor.size] - anchor).sum())
-        if space.violation(refined) <= EXACT and distance <= reach + POLISH_LOSS:
-            return refined
-    return best
-
-
-def _on_face(space: Polyhedron, anchor: Array, point: Array, touching: float) -> Array:
-    """Nearest point to the anchor where everything within `touching` of tight is tight."""
-    slack = space.matrix @ point - space.least
-    rows = np.flatnonzero(space.tight | (slack < touching))
-    zero = point < touching
-    free = np.flatnonzero(~zero)
-    refined = np.zeros(point.shape)
-    if not free.size:
-        return refined
-    if rows.size * free.size > MOST_POLISHED:
-        return point
-    left = space.matrix[rows][:, free].toarray()
-    start = point[free]
-    start = start + np.linalg.lstsq(left, space.least[rows] - left @ start, rcond=RANK)[0]
-    ways = _null_space(left)
-    aims = free < anchor.size
-    if ways.size and aims.any():
-        move = np.linalg.lstsq(ways[aims], anchor[free[aims]] - start[aims], rcond=RANK)[0]
-        start = start + ways @ move
-    refined[free] = start
-    return refined
-
-
-def _null_space(matrix: Array) -> Array:
-    """Directions that change no row, as columns."""
-    if not matrix.size:
-        return np.eye(matrix.shape[1])
-    turned, triangle, _ = qr(matrix.T, mode="full", pivoting=True)
-    sizes = np.abs(np.diag(triangle))
-    rank = int(np.count_nonzero(sizes > RANK * max(float(sizes[0]), 1.0)))
-    directions: Array = turned[:, rank:]
-    return directions
 
 
 def _solve_projection(

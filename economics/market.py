@@ -21,6 +21,12 @@ Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
+JOB_ARRAYS = ("home", "demand", "width", "floor", "gang", "move_charge", "bid", "group")
+COLUMN_ARRAYS = (
+    *("job", "pool", "gpu_hours", "msamples", "value", "cost", "stays", "speed", "fee"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """Everything a round is decided from. Columns are sorted by job, then pool, then size."""
@@ -40,6 +46,8 @@ class Market:
     move_charge: (
         Array  # (J,) credits once if a divisible job leaves its pool (a gang's is in `cost`)
     )
+    bid: Array  # (J,) credits per Msample
+    group: Index  # (J,) jobs of one number differ only in id, bid, demand, width, budget and floor
     # Columns
     job: Index  # (K,)
     pool: Index  # (K,)
@@ -48,25 +56,28 @@ class Market:
     value: Array  # (K,) credits that delivery is worth to the tenant
     cost: Array  # (K,) credits of transfer, extra and, for a gang, moving
     stays: Mask  # (K,) whether the job already runs in that pool
+    speed: Array  # (K,) Msamples per GPU-hour, whatever is wanted
+    fee: Array  # (K,) credits per GPU-hour of transfer and extra
 
     def __post_init__(self) -> None:
         for names, size in (
             (("capacity", "reserve", "ceiling", "owner"), self.pools),
-            (("home", "demand", "width", "floor", "gang", "move_charge"), self.jobs),
-            (("job", "pool", "gpu_hours", "msamples", "value", "cost", "stays"), self.columns),
+            (JOB_ARRAYS, self.jobs),
+            (COLUMN_ARRAYS, self.columns),
         ):
             for name in names:
                 _check_shape(name, getattr(self, name), size)
-        for name in ("capacity", "reserve", "floor", "move_charge", "cost", "value"):
+        for name in ("capacity", "reserve", "floor", "move_charge", "bid", "cost", "value", "fee"):
             _check_amounts(name, getattr(self, name))
         for name, limit in (
             ("owner", self.sites),
             ("home", self.sites),
+            ("group", self.jobs),
             ("job", self.jobs),
             ("pool", self.pools),
         ):
             _check_index(name, getattr(self, name), limit)
-        for name in ("gpu_hours", "msamples"):
+        for name in ("gpu_hours", "msamples", "speed"):
             _check_used(name, getattr(self, name))
         if (np.diff(self.job) < 0).any():
             raise BadMarket("job", "columns are not sorted by job")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from economics import accounts
 from economics.book import Book
-from economics.market import Array
+from economics.market import Array, Index, Market
+from economics.memory import no_cycles
 from economics.schema import LARGEST_NUMBER, Fields, Problems
+from economics.table import NEEDS_A_LOOK, alike, amounts, need, only, texts, wholes
 
 CLEARING_FORMAT = "hanse.clearing/1"
 CLEARING_KEYS = (
@@ -25,8 +27,7 @@ CHECK_KEYS = ("check", "residual", "tolerance", "holds", "detail")
 LARGEST_MICRO = 10**24
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One job in one pool."""
 
     job: str
@@ -73,6 +74,11 @@ class Published:
 
 def read_published(book: Book, document: object) -> Published:
     """Read a clearing; raises BadBook with every problem of form."""
+    with no_cycles():
+        return _read_published(book, document)
+
+
+def _read_published(book: Book, document: object) -> Published:
     problems = Problems()
     fields = Fields(document, "", problems, CLEARING_KEYS)
     if fields.raw and fields.text("format") != CLEARING_FORMAT:
@@ -81,16 +87,18 @@ def read_published(book: Book, document: object) -> Published:
         fields.text(key)
     status = fields.text("status")
     welfare, bound, gap, lp_bound, regret = (_figure(fields, key) for key in FIGURES)
-    lines = tuple(_read_line(raw, path, problems) for path, raw in _rows(fields, "allocation"))
+    lines = _lines(fields, problems)
     certificate = tuple(
-        _read_check(raw, path, problems) for path, raw in _rows(fields, "certificate")
+        _read_check(raw, path, problems) for path, raw in fields.rows("certificate", required=True)
     )
     price = _by_id(fields, "prices", [row.id for row in book.pools])
     payoff = _by_id(fields, "payoffs", book.sites)
     transfer = _by_id(fields, "transfers_micro", book.sites, whole=True)
-    rows = _rows(fields, "unplaced")
-    unplaced = tuple(raw for _, raw in rows if isinstance(raw, Mapping))
+    rows = fields.items("unplaced", required=True)
+    unplaced = tuple(raw for raw in rows if isinstance(raw, dict | Mapping))
     problems.raise_if_any()
+    with np.errstate(all="ignore"):  # absurd numbers are for the checks to find
+        derived = _from_lines(book, lines, np.array(price, dtype=float))
     return Published(
         status=status,
         welfare=welfare,
@@ -104,66 +112,112 @@ def read_published(book: Book, document: object) -> Published:
         transfer_micro=tuple(int(amount) for amount in transfer),
         unplaced=unplaced,
         certificate=certificate,
-        **_from_lines(book, lines, np.array(price, dtype=float)),
+        **derived,
     )
-
-
-def column_of(book: Book, line: Line) -> int | None:
-    """The column a line is an award of: for a gang, that of the same GPU-hours."""
-    market = book.market
-    jobs = [row.id for row in book.jobs]
-    pools = [row.id for row in book.pools]
-    if line.job not in jobs or line.pool not in pools:
-        return None
-    job = jobs.index(line.job)
-    at = np.arange(market.columns)[market.columns_of(job)]
-    at = at[market.pool[at] == pools.index(line.pool)]
-    if market.gang[job]:
-        at = at[np.abs(market.gpu_hours[at] - line.gpu_hours) <= 1e-8 * market.gpu_hours[at] + 1e-9]
-    return int(at[0]) if at.size else None
 
 
 def _from_lines(book: Book, lines: tuple[Line, ...], price: Array) -> dict[str, Any]:
     market = book.market
-    share, paid = np.zeros(market.columns), [0] * market.columns
-    due, strangers, off = [], 0, 0.0
-    left: dict[str, int | None] = {
-        row.id: book.budget_micro(job) for job, row in enumerate(book.jobs)
-    }
-    pool_price = {row.id: float(price[at]) for at, row in enumerate(book.pools)}
-    for line in sorted(lines, key=lambda line: (line.job, line.pool)):
-        column = column_of(book, line)
-        if column is None or share[column]:
-            strangers += 1
-            continue
-        whole = bool(market.gang[market.job[column]])
-        share[column] = 1.0 if whole else line.gpu_hours / market.gpu_hours[column]
-        paid[column] = line.payment_micro
-        delivery = float(market.msamples[column] * share[column])
-        off = max(off, abs(line.msamples - delivery) / max(1.0, delivery))
-    for line in lines:
-        amount = accounts.payment_micro(pool_price.get(line.pool, 0.0), line.gpu_hours)
-        purse = left.get(line.job)
-        due.append(amount if purse is None else min(amount, max(purse, 0)))
-        if purse is not None:
-            left[line.job] = purse - line.payment_micro
-    overspent = max([-purse for purse in left.values() if purse is not None], default=0)
+    fields = list(zip(*lines, strict=True)) or [()] * len(Line._fields)
+    hours, msamples = (np.array(fields[at], dtype=float) for at in (2, 3))
+    job = _places(fields[0], (row.id for row in book.jobs))
+    pool = _places(fields[1], (row.id for row in book.pools))
+    column = _columns_of(market, job, pool, hours)
+    known = np.flatnonzero(column >= 0)
+    at = column[known]
+    part = np.where(market.gang[market.job[at]], 1.0, hours[known] / market.gpu_hours[at])
+    # A column is awarded once: what follows is a stranger to the market, as is an unknown id.
+    kept, served = np.zeros(known.size, dtype=bool), np.zeros(market.columns, dtype=bool)
+    paid = [0] * market.columns
+    pairs = zip(known.tolist(), at.tolist(), (part > 0).tolist(), strict=True)
+    for number, (line, place, some) in enumerate(pairs):
+        if not served[place]:
+            kept[number], served[place] = True, some
+            paid[place] = lines[line].payment_micro
+    share = np.zeros(market.columns)
+    share[at[kept]] = part[kept]
+    delivery = (market.msamples[at] * part)[kept]
+    off = np.abs(msamples[known[kept]] - delivery) / np.maximum(1.0, delivery)
+    due, overspent = _due(book, lines, job, np.append(price, 0.0)[pool])
     return {
         "share": share,
-        "due": tuple(due),
+        "due": due,
         "paid_micro": tuple(paid),
-        "strangers": strangers,
-        "msamples_off": off,
-        "overspent_micro": max(overspent, 0),
+        "strangers": len(lines) - int(kept.sum()),
+        "msamples_off": float(off.max(initial=0.0)),
+        "overspent_micro": overspent,
     }
+
+
+def _places(names: Sequence[str], ids: Iterable[str]) -> Index:
+    """Place of each name among the ids; -1 = not there."""
+    number = {name: at for at, name in enumerate(ids)}
+    return np.array([number.get(name, -1) for name in names], dtype=np.int64)
+
+
+def _columns_of(market: Market, job: Index, pool: Index, hours: Array) -> Index:
+    """The column each line is an award of, -1 = none: for a gang, that of the same GPU-hours."""
+    place = market.job * market.pools + market.pool  # ascending: by job, then pool
+    asked = np.where((job >= 0) & (pool >= 0), job * market.pools + pool, -1)
+    first, last = np.searchsorted(place, asked), np.searchsorted(place, asked, side="right")
+    found = np.full(asked.shape, -1, dtype=np.int64)
+    for size in range(int((last - first).max(initial=0))):
+        at = np.flatnonzero((found < 0) & (first + size < last))
+        column = first[at] + size
+        exact = market.gpu_hours[column]
+        same = np.abs(exact - hours[at]) <= 1e-8 * exact + 1e-9
+        fits = same | ~market.gang[job[at]]
+        found[at[fits]] = column[fits]
+    return found
+
+
+def _due(
+    book: Book, lines: tuple[Line, ...], job: Index, price: Array
+) -> tuple[tuple[int, ...], int]:
+    """Micro-credits each line should pay, and the most by which a job passes its budget."""
+    hours = np.array([line.gpu_hours for line in lines], dtype=float)
+    due = accounts.payments_micro(price, hours)
+    left: dict[int, int] = {}
+    for line, buyer in enumerate(job.tolist()):
+        if buyer < 0 or math.isinf(book.jobs[buyer].budget):
+            continue
+        if buyer not in left:
+            left[buyer] = book.budget_micro(buyer) or 0
+        due[line] = min(due[line], max(left[buyer], 0))
+        left[buyer] -= lines[line].payment_micro
+    return tuple(due), max(0, -min(left.values(), default=0))
 
 
 def _figure(fields: Fields, key: str) -> float:
     return read_signed(fields.raw.get(key), fields.at(key), fields.problems)
 
 
-def _rows(fields: Fields, key: str) -> list[tuple[str, object]]:
-    return fields.rows(key, required=True)
+def _lines(fields: Fields, problems: Problems) -> tuple[Line, ...]:
+    """All lines at once when all is well, else one by one, which says what is wrong."""
+    lines = _sound_lines(fields.raw.get("allocation"))
+    if lines is not None:
+        return lines
+    rows = fields.rows("allocation", required=True)
+    return tuple(_read_line(raw, path, problems) for path, raw in rows)
+
+
+def _sound_lines(raw: object) -> tuple[Line, ...] | None:
+    if not isinstance(raw, list):
+        return None
+    try:
+        only(raw, dict)
+        lines: list[Line] = []
+        for places, columns in alike(raw):
+            need(columns.keys() == set(LINE_KEYS) and len(places) == len(raw))
+            read = (
+                *(texts(columns[key]) for key in ("job", "pool")),
+                *(amounts(columns[key]) for key in ("gpu_hours", "msamples")),
+                wholes(columns["payment_micro"], most=LARGEST_MICRO),
+            )
+            lines += map(Line._make, zip(*read, strict=True))
+    except NEEDS_A_LOOK:
+        return None
+    return tuple(lines)
 
 
 def _read_line(raw: object, path: str, problems: Problems) -> Line:
@@ -194,7 +248,7 @@ def _by_id(
     if not isinstance(raw, Mapping):
         fields.refuse(key, "must be an object")
         return [0.0] * len(ids)
-    for name in sorted(set(raw) - set(ids)):
+    for name in sorted(map(str, set(raw) - set(ids))):
         fields.refuse(f"{key}.{name}", "is not in the book")
     found: list[float] = []
     for name in ids:
@@ -224,7 +278,7 @@ def read_signed(value: object, path: str, problems: Problems) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         problems.note(path, "must be a number")
         return 0.0
-    if not math.isfinite(value) or abs(value) > LARGEST_NUMBER:
+    if abs(value) > LARGEST_NUMBER or not math.isfinite(value):
         problems.note(path, f"must be finite and at most {LARGEST_NUMBER:g} in size")
         return 0.0
     return float(value)

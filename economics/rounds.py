@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from economics import accounts, pricing
 from economics.book import MICRO, Book, document_sha256
 from economics.certificate import RELATIVE, Check, measured, recompute, status_of
-from economics.clearing.allocation import Allocation, allocate
+from economics.clearing.paths import AUTOMATIC, REFERENCE, TIERS, Award, award
 from economics.clearing.program import program_of
+from economics.clearing.tiers.allocation import EXACT_COLUMNS
 from economics.errors import BadBook, NotCertified, NotCleared, Problem
 from economics.market import Array, Market
 from economics.published import CLEARING_FORMAT, Published, read_published
 from economics.reasons import unplaced
-from economics.sharing.coalitions import blocking, coalition_value
-from economics.sharing.repair import repair
+from economics.rows import POLICIES
+from economics.sharing.coalitions import coalition_value
 
 DECIMALS = 9
+WELFARE = POLICIES[0]  # the default: largest surplus
 STILL = 1e-7  # excess below this, times max(1, welfare), is solver rounding and moves no money
 
 
@@ -35,34 +38,57 @@ class Transfers:
     checks: tuple[Check, ...]
 
 
-def decide(book: Book) -> dict[str, Any]:
+def decide(book: Book, *, path: str = AUTOMATIC) -> dict[str, Any]:
     """The complete `hanse.clearing/1` document of a book.
 
-    Raises NotCleared when a solver proves nothing, NotCertified when a check does not hold.
+    `path` is one of `economics.clearing.paths`: tests compare the two. Raises NotCleared when a
+    solver proves nothing, NotCertified when a check does not hold.
     """
-    market, nodes = book.market, book.rules.nodes
-    # 1. Who trains where.
-    found = _allocated(book)
-    # 2. At which price.
-    rent = pricing.rents(market, found, _wish(book), _blocking(found, nodes))
-    # 3. As it will be written.
+    with threadpool_limits(limits=1):  # last digits of sums must not depend on threads
+        found = _allocated(book, path)
+        try:
+            return _settled(book, found)
+        except (NotCleared, NotCertified):
+            if found.path != TIERS or book.market.columns > EXACT_COLUMNS:
+                raise
+        # An award a little short of the best can be too little for the sites to share.
+        return _settled(book, _allocated(book, REFERENCE))
+
+
+def _settled(book: Book, found: Award) -> dict[str, Any]:
+    """Prices, money and proof for who trains where."""
+    market = book.market
+    # 1. At which price.
+    rent = found.rents(_wish(book))
+    # 2. As it will be written.
     price, share = _written_prices(market, rent), _written_shares(market, found.share)
     lines, paid = _lines(book, share, price)
     payoff = accounts.site_payoffs(market, share, paid)
-    # 4. What keeps everybody in.
+    # 3. What keeps everybody in.
     transfers = _transfers(book, found, share, price, payoff)
-    # 5. The document, and its proof.
+    # 4. The document, and its proof.
     document = _document(book, found, share, price, lines, payoff, transfers)
     return _certified(book, document, transfers)
 
 
-def _allocated(book: Book) -> Allocation:
-    if not book.market.floor.any():
-        return allocate(book.market, nodes=book.rules.nodes)
+def _allocated(book: Book, path: str) -> Award:
     try:
-        return allocate(book.market, nodes=book.rules.nodes)
+        found = award(book.market, nodes=book.rules.nodes, path=path)
+        if book.rules.policy == WELFARE:
+            return found
+        return found.chosen_otherwise(_chosen(book))
     except NotCleared as reason:
+        if not book.market.floor.any():
+            raise
         raise _impossible_floors(book) or reason from None
+
+
+def _chosen(book: Book) -> Array:
+    """The award of another policy than welfare, share of each column, (K,)."""
+    from economics.policies import policy_of  # noqa: PLC0415 the default needs none of them
+    from economics.policies.question import question_of  # noqa: PLC0415
+
+    return policy_of(book.rules.policy)(question_of(book))
 
 
 def _impossible_floors(book: Book) -> BadBook | None:
@@ -84,17 +110,6 @@ def _wish(book: Book) -> pricing.Wish:
         seller_share=book.rules.seller_share,
         epsilon=book.rules.epsilon,
     )
-
-
-def _blocking(found: Allocation, nodes: int) -> pricing.Blocking:
-    def worst(payoff: Array) -> tuple[Array, float] | None:
-        still = STILL * max(1.0, found.welfare)
-        coalition = blocking(found.program, payoff, nodes=nodes, tolerance=still)
-        if coalition is None:
-            return None
-        return coalition.members.astype(float), coalition.value
-
-    return worst
 
 
 def _written_prices(market: Market, rent: Array) -> Array:
@@ -136,23 +151,27 @@ def _lines(book: Book, share: Array, price: Array) -> tuple[list[dict[str, Any]]
     return lines, paid
 
 
-def _transfers(
-    book: Book, found: Allocation, share: Array, price: Array, payoff: Array
-) -> Transfers:
+def _transfers(book: Book, found: Award, share: Array, price: Array, payoff: Array) -> Transfers:
     """None where prices alone keep the core: then no coalition can gain more than the regret."""
     market, none = book.market, (0,) * len(book.sites)
-    if not book.rules.core_repair:
-        return Transfers(none, ())
+    path = measured(f"path_{found.path}", 0.0, 0.0)
+    if not book.rules.core_repair or not found.best:
+        return Transfers(none, (path,))
     size = max(1.0, found.welfare)
-    regret = accounts.regret(market, share, np.maximum(price - market.reserve, 0.0))
-    if regret <= RELATIVE * size / 2 or pricing.keeps_core(market):
-        return Transfers(none, ())
-    mended = repair(found.program, payoff, tolerance=STILL * size, nodes=book.rules.nodes)
+    rent = np.maximum(price - market.reserve, 0.0)
+    regret = accounts.regret(market, share, rent)
+    if regret <= RELATIVE * size / 2:
+        return Transfers(none, (path,))
+    if pricing.keeps_core(market):
+        searched = () if found.sees_all else (measured("core_searched", 0.0, RELATIVE * size),)
+        return Transfers(none, (path, *searched))
+    mended = found.repair(payoff, rent, STILL * size)
     micro = _micro_parts(mended.transfer)
     kept = payoff + np.array(micro, dtype=float) / MICRO
     return Transfers(
         micro,
         (
+            path,
             measured("standalone", float(np.max(mended.alone - kept, initial=0)), RELATIVE * size),
             measured("core" if mended.proved else "core_searched", 0.0, RELATIVE * size),
         ),
@@ -172,7 +191,7 @@ def _micro_parts(transfer: Array) -> tuple[int, ...]:
 
 def _document(
     book: Book,
-    found: Allocation,
+    found: Award,
     share: Array,
     price: Array,
     lines: list[dict[str, Any]],

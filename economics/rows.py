@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from economics.schema import Fields, Problems, read_text, read_whole
+from economics.schema import Fields, Problems, read_number, read_text, read_whole
 
 Row = TypeVar("Row")
 
@@ -15,14 +15,26 @@ POOL_KEYS = ("id", "site", "gpu", "gpus", "reserve")
 AFFINITY_KEYS = ("pool", "class", "samples_per_s", "gpus")
 TRANSFER_KEYS = ("from", "to", "per_gpu_hour")
 FLOOR_KEYS = ("job", "demand")
-JOB_NUMBERS = ("weight", "attained_gpu_s", "deadline_h")  # for policies and reports only
 JOB_KEYS = (
     *("id", "site", "class", "value", "demand", "max_gpus", "gang", "pools", "budget"),
-    *("running_on", "move_cost", "extra", "tenant"),
-    *JOB_NUMBERS,
+    *("running_on", "move_cost", "extra"),
+    *("weight", "attained_gpu_s", "deadline_h", "tenant"),
 )
-RULE_KEYS = ("policy", "epsilon", "core_repair", "seller_share", "price_cap", "nodes")
-POLICIES = ("surplus",)
+RULE_KEYS = (
+    *("policy", "parameters", "epsilon", "core_repair", "seller_share", "price_cap", "nodes"),
+)
+# What `rules.parameters` may hold under each policy.
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "surplus": (),
+    "max_min": (),
+    "proportional": (),
+    "finish_time": (),
+    "makespan": (),
+    "allox": ("alpha",),
+    "las": ("thresholds",),
+    "gittins": ("quantum", "samples"),
+}
+POLICIES = tuple(PARAMETERS)
 DEFAULT_NODES = 20_000
 
 
@@ -57,8 +69,9 @@ class FloorRow:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
+class JobRow(NamedTuple):
+    """A tuple, because a book may hold a million of them."""
+
     id: str
     site: str
     job_class: str
@@ -71,6 +84,11 @@ class JobRow:
     running_on: str | None
     move_cost: float  # credits
     extra: Mapping[str, float]  # {pool: credits per GPU-hour}
+    # For policies and reports
+    weight: float = 1.0  # > 0
+    attained_gpu_s: float = 0.0  # GPU-seconds it has run so far
+    deadline_h: float = math.inf  # hours from now
+    tenant: str = ""
 
     @property
     def wanted(self) -> float:
@@ -83,6 +101,7 @@ class JobRow:
 @dataclass(frozen=True, slots=True)
 class Rules:
     policy: str
+    parameters: Mapping[str, object]  # {name: a number, or a tuple of numbers}; the policy's own
     epsilon: float  # share of the welfare that price smoothing may cost in regret
     core_repair: bool
     seller_share: float  # 0 = lowest supporting price, 1 = highest
@@ -155,6 +174,7 @@ def read_rules(book: Fields, pools: Mapping[str, PoolRow], problems: Problems) -
             row.refuse(f"price_cap.{pool}", f"is below the pool's reserve {pools[pool].reserve:g}")
     return Rules(
         policy=policy,
+        parameters=_read_parameters(row, policy, problems),
         epsilon=row.number("epsilon", 0.005, most=1.0),
         core_repair=row.flag("core_repair", True),
         seller_share=row.number("seller_share", 0.5, most=1.0),
@@ -163,16 +183,36 @@ def read_rules(book: Fields, pools: Mapping[str, PoolRow], problems: Problems) -
     )
 
 
+def _read_parameters(rules: Fields, policy: str, problems: Problems) -> Mapping[str, object]:
+    """Numbers and lists of numbers under the names the policy knows."""
+    raw = rules.raw.get("parameters", {})
+    if not isinstance(raw, Mapping):
+        rules.refuse("parameters", "must be an object")
+        return {}
+    known = PARAMETERS.get(policy)
+    row = Fields(raw, rules.at("parameters"), problems, raw)
+    found: dict[str, object] = {}
+    for name, value in raw.items():
+        if known is not None and name not in known:
+            names = ", ".join(known) or "none"
+            row.refuse(name, f"unknown parameter of policy {policy!r}; known: {names}")
+        elif isinstance(value, list | tuple):
+            items = row.rows(name)
+            found[name] = tuple(read_number(item, path, problems) for path, item in items)
+        else:
+            found[name] = row.number(name)
+    return found
+
+
 def _read_job(row: Fields, pools: Collection[str], problems: Problems) -> JobRow:
     gang = _read_gang(row, problems)
     if gang and "max_gpus" in row:
         row.refuse("max_gpus", "is for divisible jobs; this one is a gang")
     if not gang and "demand" not in row and "max_gpus" not in row:
         row.refuse("demand", "a divisible job needs a demand, max_gpus or both")
-    if "tenant" in row:
-        row.text("tenant")
-    for key in JOB_NUMBERS:
-        row.number(key, 0.0)
+    weight = row.number("weight", 1.0)
+    if row.raw.get("weight") == 0 and row.raw["weight"] is not False:
+        row.refuse("weight", "must be a positive number")
     return JobRow(
         id=row.text("id"),
         site=row.text("site"),
@@ -186,6 +226,10 @@ def _read_job(row: Fields, pools: Collection[str], problems: Problems) -> JobRow
         running_on=_known(row, "running_on", pools) if "running_on" in row else None,
         move_cost=row.number("move_cost", 0.0),
         extra=row.amounts("extra", pools, "pool"),
+        weight=weight,
+        attained_gpu_s=row.number("attained_gpu_s", 0.0),
+        deadline_h=row.number("deadline_h") if "deadline_h" in row else math.inf,
+        tenant=row.text("tenant") if "tenant" in row else "",
     )
 
 

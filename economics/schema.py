@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from economics.errors import BadBook, Problem
 
+MOST_LISTED = 1000  # problems of one document
 LARGEST_NUMBER = 1e15  # beyond this, micro-credits no longer fit a double
 
 
 class Problems:
-    """What was refused so far."""
+    """What was refused so far: the first of it word by word, the rest by number."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
+        self._more = 0
 
     def note(self, path: str, why: str) -> None:
-        self._found.append(Problem(path, why))
+        if len(self._found) < MOST_LISTED:
+            self._found.append(Problem(path, why))
+        else:
+            self._more += 1
 
     def raise_if_any(self) -> None:
+        if self._more:
+            self._found.append(Problem("...", f"and {self._more} more problems"))
         if self._found:
             raise BadBook(tuple(self._found))
 
@@ -75,17 +82,22 @@ class Fields:
             return default
         return value
 
-    def rows(self, key: str, *, required: bool = False) -> list[tuple[str, object]]:
-        """The items of a list, each with its path."""
+    def items(self, key: str, *, required: bool = False) -> Sequence[object]:
+        """The items of a list."""
         if key not in self.raw:
             if required:
                 self.refuse(key, "is missing")
-            return []
+            return ()
         value = self.raw[key]
         if not isinstance(value, list | tuple):
             self.refuse(key, "must be a list")
-            return []
-        return [(f"{self.at(key)}[{at}]", item) for at, item in enumerate(value)]
+            return ()
+        return value
+
+    def rows(self, key: str, *, required: bool = False) -> list[tuple[str, object]]:
+        """The items of a list, each with its path."""
+        items = self.items(key, required=required)
+        return [(f"{self.at(key)}[{at}]", item) for at, item in enumerate(items)]
 
     def amounts(self, key: str, known: Iterable[str], of: str) -> dict[str, float]:
         """An object of numbers whose keys are known ids, such as {pool: credits}."""
@@ -122,7 +134,8 @@ def read_number(
         problems.note(path, "must be finite")
         return 0.0
     if value < 0:
-        problems.note(path, f"must not be negative, is {value}")
+        shown = f", is {value}" if value >= -most else ""
+        problems.note(path, f"must not be negative{shown}")
         return 0.0
     if value > most:
         problems.note(path, f"must be at most {most:g}")
@@ -132,8 +145,10 @@ def read_number(
 
 def read_whole(value: object, path: str, problems: Problems, least: int = 0) -> int:
     number = read_number(value, path, problems)
+    if isinstance(value, bool) or number != value:
+        return 0  # refused already
     if number != int(number):
         problems.note(path, "must be a whole number")
-    elif isinstance(value, int | float) and 0 <= number < least:
+    elif number < least:
         problems.note(path, f"must be at least {least}")
     return int(number)

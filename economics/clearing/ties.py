@@ -174,7 +174,7 @@ def _settle_divisible(linear: Linear, stay: Array) -> Array:
     face = _optimal(linear)
     open_ = np.flatnonzero(face.least < face.most)
     values = face.least.copy()
-    values[open_] = _walk(_restricted(face, open_), stay[open_])
+    values[open_] = walk(_restricted(face, open_), stay[open_])
     return values
 
 
@@ -191,7 +191,7 @@ def _restricted(face: Linear, open_: Index) -> Linear:
     )
 
 
-def _walk(face: Linear, stay: Array) -> Array:
+def walk(face: Linear, stay: Array) -> Array:
     """Walk down a face, a variable at a time, until one point is left."""
     if stay.any():
         face = _optimal(replace(face, cost=stay))

@@ -42,7 +42,7 @@ def repair(program: Program, payoff: Array, *, tolerance: float, nodes: int) -> 
     """Find the transfers, adding the coalition that objects most until none does."""
     alone = _stand_alone(program, payoff, tolerance=tolerance, nodes=nodes)
     objections: list[Coalition] = []
-    agreed, least = _agree(payoff, alone, objections, tolerance)
+    agreed, least = agree(payoff, alone, objections, tolerance)
     for _ in range(MOST_CUTS):
         try:
             worst = blocking(
@@ -55,7 +55,7 @@ def repair(program: Program, payoff: Array, *, tolerance: float, nodes: int) -> 
         if not objections:  # somebody will have to pay: nobody below what it makes alone
             alone = _stand_alone(program, np.zeros(payoff.shape), tolerance=0.0, nodes=nodes)
         objections.append(worst)
-        agreed, least = _agree(payoff, alone, objections, tolerance)
+        agreed, least = agree(payoff, alone, objections, tolerance)
     raise NotCleared(f"{MOST_CUTS} objections did not settle the transfers")
 
 
@@ -72,7 +72,7 @@ def _stand_alone(program: Program, payoff: Array, *, tolerance: float, nodes: in
     return alone
 
 
-def _agree(
+def agree(
     payoff: Array, alone: Array, objections: list[Coalition], tolerance: float
 ) -> tuple[Array, float]:
     """Payoffs nearest to those of the market that meet all objections but for the least excess."""

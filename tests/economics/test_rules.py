@@ -2,7 +2,7 @@
 
 import pytest
 
-from economics import faces
+from economics import faces, pricing
 from economics.errors import NotCertified, NotCleared
 from tests.economics.books import a_book, a_job, a_pool, clear, example
 
@@ -130,9 +130,12 @@ def test_a_solver_that_proves_nothing_is_not_read(monkeypatch):
 
 
 def test_an_uncertified_round_is_not_published(monkeypatch):
-    from economics import pricing
+    from economics.clearing import reference
 
-    monkeypatch.setattr(pricing, "rents", lambda market, *_: market.reserve * 50)
+    def dear(case, *_):
+        return pricing.Priced(case.market.reserve * 50, ())
+
+    monkeypatch.setattr(reference, "rents", dear)
     with pytest.raises(NotCertified, match="no_loss"):
         clear(example("book_gangs"))
 

@@ -1,0 +1,111 @@
+"""Groups of jobs as lines and sorted bids: what the tiers cut.
+
+Axes: G groups · M lines of a group, padded · J jobs · R runs (consecutive jobs of one group).
+One unit of a job's *weight* is what its own limit counts: a million samples, a GPU-hour, or the
+whole job. A job of bid b and weight w that takes line m gains w x (worth b - charge) at reserve
+prices and uses w x hours GPU-hours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from economics.errors import BadMarket
+from economics.market import Array, Index
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The ways to serve each group, per unit of weight. Padding has an infinite charge."""
+
+    pool: Index  # (G, M)
+    worth: Array  # (G, M) credits per unit of bid
+    charge: Array  # (G, M) credits: reserve, transfer, extra, moving
+    hours: Array  # (G, M) GPU-hours
+
+    def __post_init__(self) -> None:
+        shapes = {array.shape for array in (self.pool, self.worth, self.charge, self.hours)}
+        if len(shapes) > 1:
+            raise BadMarket("lines", f"have several shapes: {sorted(shapes)}")
+
+    def cost(self, rent: Array) -> Array:
+        """Credits one unit of weight pays on each line at these rents, (G, M)."""
+        cost: Array = self.charge + self.hours * rent[self.pool]
+        return cost
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Every job, sorted by group, then bid, then from the last id to the first.
+
+    So the end of a run is its highest bid and, among equal bids, its first id.
+    """
+
+    lines: Lines
+    start: Index  # (G + 1,) where each group begins
+    bid: Array  # (J,)
+    weight: Array  # (J,) positive
+    order: Index  # (J,) which of the caller's jobs stands here
+
+    @property
+    def groups(self) -> int:
+        return int(self.start.size - 1)
+
+    def group_of(self, at: Index) -> Index:
+        """The group of each place in the order."""
+        group: Index = np.searchsorted(self.start, at, side="right") - 1
+        return group
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A cut of the order into runs that are served alike."""
+
+    cut: Index  # (R + 1,) places where runs begin, then J
+    group: Index  # (R,)
+    weight: Array  # (R,) total
+    bid: Array  # (R,) mean, by weight
+
+    @property
+    def count(self) -> int:
+        return int(self.group.size)
+
+
+def demand_of(lines: Lines, group: Index, bid: Array, weight: Array) -> Demand:
+    """Sort the jobs; group, bid and weight are (J,). Every group of `lines` must have a job."""
+    order = sorted_order(group, bid)
+    start = np.searchsorted(group[order], np.arange(lines.pool.shape[0] + 1))
+    return Demand(lines, start.astype(np.int64), bid[order], weight[order], order)
+
+
+def sorted_order(group: Index, bid: Array) -> Index:
+    """Jobs by group, then bid, then from the last id to the first, (J,)."""
+    if group.max(initial=0) < np.iinfo(np.int16).max:
+        order = np.argsort(bid)
+        if (
+            np.diff(bid[order]) > 0
+        ).all():  # no two alike: the quick sort is as good as a stable one
+            few: Index = order[np.argsort(group.astype(np.int16)[order], kind="stable")]
+            return few
+    # Sorting the reversed arrays with a stable sort puts the first id of equal bids at the end.
+    result: Index = group.size - 1 - np.lexsort((bid[::-1], group[::-1]))
+    return result
+
+
+def runs_of(demand: Demand, cut: Index) -> Runs:
+    """The runs between these places. O(J) additions, so that no prefix sum cancels."""
+    begin = cut[:-1]
+    weight = np.add.reduceat(demand.weight, begin)
+    worth = np.add.reduceat(demand.weight * demand.bid, begin)
+    return Runs(cut, demand.group_of(begin), weight, worth / weight)
+
+
+def even_cuts(demand: Demand, parts: int) -> Index:
+    """Places that cut each group into about `parts` runs of equal weight, (R + 1,)."""
+    total = np.concatenate([[0.0], np.cumsum(demand.weight)])
+    low, high = total[demand.start[:-1]], total[demand.start[1:]]
+    aims = low[:, None] + (high - low)[:, None] * np.arange(1, parts) / parts
+    places = np.searchsorted(total, aims.ravel())
+    return np.unique(np.concatenate([demand.start, np.minimum(places, demand.bid.size)]))
