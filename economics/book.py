@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 
 import numpy as np
 
@@ -82,8 +81,9 @@ def _read_book(document: object) -> Book:
     pool_of = {row.id: row for row in pools}
     affinity = read_affinity(fields, pool_of, problems)
     transfer = read_transfer(fields, problems)
-    jobs = sorted(_jobs(fields, pool_of, problems), key=attrgetter("id"))
-    named = {row.id: row for row in jobs} if fields.raw.get("floors") else {}
+    read = _jobs(fields, pool_of, problems)
+    order = sorted(range(len(read)), key=[row.id for row in read].__getitem__)
+    named = {row.id: row for row in read} if fields.raw.get("floors") else {}
     floors = read_floors(fields, named, problems)
     previous = fields.amounts("previous_prices", pool_of, "pool")
     rules = read_rules(fields, pool_of, problems)
@@ -93,26 +93,27 @@ def _read_book(document: object) -> Book:
         sites=tuple(
             sorted(
                 {row.site for row in pools}
-                | {row.site for row in jobs}
+                | {row.site for row in read}
                 | {name for row in transfer for name in (row.home, row.site)}
             )
         ),
         pools=tuple(pools),
-        jobs=tuple(jobs),
+        jobs=read,
+        order=order,
         affinity=affinity,
         transfer=transfer,
         floors=tuple(sorted(floors, key=lambda row: row.job)),
         price_cap=rules.price_cap,
         hours=hours,
     )
-    market = lay_out(sheet)
-    _check_floors(sheet, market, problems)
+    market, jobs = lay_out(sheet), tuple([read[at] for at in order])
+    _check_floors(sheet.floors, jobs, market, problems)
     problems.raise_if_any()
     return Book(
         market=market,
         sites=sheet.sites,
         pools=sheet.pools,
-        jobs=sheet.jobs,
+        jobs=jobs,
         speed=sheet.speed(),
         floors=sheet.floors,
         previous=np.array([previous.get(row.id, np.nan) for row in pools]),
@@ -133,17 +134,19 @@ def _check_format(fields: Fields, problems: Problems) -> None:
         problems.note("format", f"must be {BOOK_FORMAT!r}")
 
 
-def _check_floors(sheet: Sheet, market: Market, problems: Problems) -> None:
+def _check_floors(
+    floors: tuple[FloorRow, ...], jobs: tuple[JobRow, ...], market: Market, problems: Problems
+) -> None:
     """Refuse a floor that the home site could not deliver with all its GPUs on that one job.
 
     Whether a site can keep *all* its floors together is a linear programme: `rounds.py` asks.
     """
-    number = {row.id: at for at, row in enumerate(sheet.jobs)} if sheet.floors else {}
-    for row in sheet.floors:
+    number = {row.id: at for at, row in enumerate(jobs)} if floors else {}
+    for row in floors:
         job = number[row.job]
         most = _delivers_alone(market, job)
         if row.demand > most * (1 + 1e-9):
-            home = sheet.jobs[job].site
+            home = jobs[job].site
             problems.note(
                 f"{row.path}.demand",
                 f"{row.demand:g} Msamples for job {row.job} is more than its home site {home} "

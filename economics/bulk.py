@@ -1,4 +1,7 @@
-"""All job rows of a book at once, field by field: as `rows.read_jobs` reads them, when all is well."""
+"""All job rows of a book at once, field by field; the same reading as `rows.read_jobs`.
+
+Where any row is refused or unusual, there is no result, and the rows are read one by one.
+"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from economics import accounts
 from economics.book import Book, document_sha256, read_book
 from economics.errors import BadBook
 from economics.market import Array
+from economics.memory import no_cycles
 from economics.published import Published, read_published
 from economics.reasons import unplaced
 
@@ -57,6 +58,11 @@ def measured(check: str, residual: float, tolerance: float, detail: str = "") ->
 
 def verify(book_document: object, clearing_document: object) -> tuple[Check, ...]:
     """Every check, by name. Raises BadBook when the *book* is none."""
+    with no_cycles():
+        return _verify(book_document, clearing_document)
+
+
+def _verify(book_document: object, clearing_document: object) -> tuple[Check, ...]:
     book = read_book(book_document)
     try:
         published = read_published(book, clearing_document)
@@ -126,8 +132,7 @@ def _money(book: Book, published: Published) -> Iterator[Check]:
     yield measured("payments", max(off, default=0), 0.0)
     yield measured("budget", published.overspent_micro, 0.0)
 
-    paid = np.array(published.paid_micro, dtype=float) / accounts.MICRO
-    payoff = accounts.site_payoffs(market, published.share, paid)
+    payoff = accounts.site_payoffs(market, published.share, published.paid)
     payoff = payoff + np.array(published.transfer_micro, dtype=float) / accounts.MICRO
     yield measured("payoffs", _worst(np.abs(payoff - published.payoff)), tolerance)
     balance = abs(float(published.payoff.sum()) - published.welfare)

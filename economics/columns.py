@@ -29,11 +29,12 @@ Value = TypeVar("Value", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The rows of a book, sorted by id and known to be sound."""
+    """The rows of a book, known to be sound; sites, pools and floors sorted by id."""
 
     sites: tuple[str, ...]
     pools: tuple[PoolRow, ...]
-    jobs: tuple[JobRow, ...]
+    jobs: Sequence[JobRow]  # as they were read, which is as they lie in memory
+    order: Sequence[int]  # (J,) places of the jobs above, by id
     affinity: tuple[AffinityRow, ...]
     transfer: tuple[TransferRow, ...]
     floors: tuple[FloorRow, ...]
@@ -55,12 +56,14 @@ class _Named(Generic[Value]):
     values: Sequence[Value]  # distinct, sorted
     at: Index  # (J,)
 
+    def ordered(self, order: Index) -> _Named[Value]:
+        return _Named(self.values, self.at[order])
+
 
 @dataclass(frozen=True, slots=True)
 class _Jobs:
     """The jobs' rows, field by field."""
 
-    ids: Sequence[str]
     home: _Named[str]
     job_class: _Named[str]
     gang: _Named[tuple[int, ...]]
@@ -76,7 +79,24 @@ class _Jobs:
 
     @property
     def count(self) -> int:
-        return len(self.ids)
+        return self.running.size
+
+    def ordered(self, order: Index) -> _Jobs:
+        """The same jobs in another order, (J,)."""
+        return _Jobs(
+            home=self.home.ordered(order),
+            job_class=self.job_class.ordered(order),
+            gang=self.gang.ordered(order),
+            pools=self.pools.ordered(order),
+            extra=self.extra.ordered(order),
+            running=self.running[order],
+            bid=self.bid[order],
+            demand=self.demand[order],
+            width=self.width[order],
+            budget=self.budget[order],
+            move_cost=self.move_cost[order],
+            whole=self.whole[order],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +132,7 @@ def samples_per_s(rates: Mapping[int, float], gpus: int) -> float:
 def lay_out(sheet: Sheet) -> Market:
     """The market of a sheet. A column exists only where its margin over the reserve is positive."""
     site = {name: at for at, name in enumerate(sheet.sites)}
-    floor = {row.job: row.demand for row in sheet.floors}
-    jobs = _fields(sheet)
+    jobs = _fields(sheet).ordered(np.array(sheet.order, dtype=np.int64))
     reserve = np.array([row.reserve for row in sheet.pools], dtype=float)
     with np.errstate(over="ignore", under="ignore"):
         uses = _uses(sheet, jobs, _ways(sheet, jobs))
@@ -133,7 +152,7 @@ def lay_out(sheet: Sheet) -> Market:
         home=np.array([site[name] for name in jobs.home.values], dtype=np.int64)[jobs.home.at],
         demand=jobs.demand,
         width=jobs.width,
-        floor=(1 - FLOOR_ROOM) * np.array([floor.get(name, 0.0) for name in jobs.ids]),
+        floor=_floors(sheet),
         gang=jobs.whole,
         move_charge=np.where(~jobs.whole & (jobs.running >= 0), jobs.move_cost, 0.0),
         bid=jobs.bid,
@@ -163,7 +182,6 @@ def _fields(sheet: Sheet) -> _Jobs:
     with np.errstate(all="ignore"):
         affordable = np.where(np.isinf(budget) | (bid == 0) | whole, np.inf, budget / bid)
     return _Jobs(
-        ids=rows.id,
         home=_texts(rows.site),
         job_class=_texts(rows.job_class),
         gang=gang,
@@ -183,6 +201,16 @@ def _fields(sheet: Sheet) -> _Jobs:
         move_cost=np.array(rows.move_cost, dtype=float),
         whole=whole,
     )
+
+
+def _floors(sheet: Sheet) -> Array:
+    """Msamples promised to each job by id, (J,)."""
+    floor = np.zeros(len(sheet.order))
+    if sheet.floors:
+        place = {sheet.jobs[at].id: number for number, at in enumerate(sheet.order)}
+        for row in sheet.floors:
+            floor[place[row.job]] = (1 - FLOOR_ROOM) * row.demand
+    return floor
 
 
 def _ways(sheet: Sheet, jobs: _Jobs) -> _Ways:

@@ -21,11 +21,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from economics import accounts
 from economics.book import MICRO, Book, read_book
-from economics.clearing.allocation import allocate
-from economics.errors import BadBook, Problem
+from economics.clearing.allocation import linear_of, solve_whole
+from economics.clearing.paths import FEW_COLUMNS, award
+from economics.clearing.program import program_of
+from economics.clearing.solver import minimise
+from economics.clearing.tiers.grouping import group_market, misfits
+from economics.clearing.tiers.search import tiers_of
+from economics.errors import BadBook, NotCleared, Problem
 from economics.market import COLUMN_ARRAYS, Array, Market, Mask
 from economics.rounds import decide
 
@@ -114,8 +120,7 @@ def standings(document: Document, clearing: Document) -> tuple[Standing, ...]:
     book = _read(document, clearing)
     share, paid = _award(book, clearing)
     market = book.market
-    rent = np.array([clearing["prices"][row.id] for row in book.pools]) - market.reserve
-    rent = np.maximum(rent, 0.0)
+    rent = _rents(book, clearing)
     best = accounts.best_gain(market, rent)
     regret = max(float(clearing["regret"]), 0.0)
     worth, hours = _worth(market, share), _hours(market, share)
@@ -154,25 +159,59 @@ def marginal_contribution(document: Document, clearing: Document, tenant: str) -
     mine = _of(book, tenant)
     if not mine.any():
         raise BadBook((Problem("jobs", f"none is of tenant {tenant!r}"),))
-    nodes = book.rules.nodes
+    nodes, rent = book.rules.nodes, _rents(book, clearing)
     if book.rules.policy == "surplus":
         welfare, bound = float(clearing["welfare"]), float(clearing["bound"])
     else:
-        whole = allocate(book.market, nodes=nodes)
-        welfare, bound = whole.welfare, whole.bound
-    rest = allocate(_without_jobs(book.market, mine), nodes=nodes)
+        welfare, bound = largest_surplus(book.market, nodes=nodes, start=rent)
+    rest = _without_jobs(book.market, mine)
+    rest_welfare, rest_bound = largest_surplus(rest, nodes=nodes, start=rent)
     share, _ = _award(book, clearing)
     worth = float(_worth(book.market, share)[mine].sum())
-    marginal = max(welfare - rest.welfare, 0.0)
-    loose = (bound - welfare) + (rest.bound - rest.welfare)
+    marginal = max(welfare - rest_welfare, 0.0)
+    loose = (bound - welfare) + (rest_bound - rest_welfare)
     return Contribution(
         tenant=tenant,
         marginal=marginal,
-        low=max(welfare - rest.bound, 0.0),
-        high=max(bound - rest.welfare, 0.0),
+        low=max(welfare - rest_bound, 0.0),
+        high=max(bound - rest_welfare, 0.0),
         would_pay=worth - marginal,
         exact=book.market.divisible and loose <= TOLERANCE * max(1.0, welfare),
     )
+
+
+def largest_surplus(market: Market, *, nodes: int, start: Array) -> tuple[float, float]:
+    """The largest surplus of a market and a proven upper bound on it, credits.
+
+    No tie is settled and no price is made: a surplus needs neither. `start`, rents (P,) of the
+    round, saves time and changes nothing. Raises NotCleared.
+    """
+    if not market.columns:
+        return 0.0, 0.0
+    with threadpool_limits(limits=1):  # last digits of sums must not depend on threads
+        return _largest(market, nodes, start)
+
+
+def _largest(market: Market, nodes: int, start: Array) -> tuple[float, float]:
+    if market.columns <= FEW_COLUMNS or misfits(market).any():
+        return _by_programme(market, nodes)
+    if market.gang[market.job].any():
+        found = award(market, nodes=nodes)
+        return found.welfare, found.bound
+    try:
+        tiers = tiers_of(
+            group_market(market).demand, market.capacity, tolerance=TOLERANCE / 10, start=start
+        )
+    except NotCleared:
+        return _by_programme(market, nodes)
+    return tiers.value, max(tiers.bound, tiers.value)
+
+
+def _by_programme(market: Market, nodes: int) -> tuple[float, float]:
+    program = program_of(market)
+    linear = linear_of(program)
+    solved = solve_whole(program, nodes=nodes) if program.integral else minimise(linear)
+    return -solved.objective, max(-solved.bound, -solved.objective)
 
 
 def with_bid(document: Document, bid: Document, speeds: Sequence[Document]) -> dict[str, Any]:
@@ -229,6 +268,13 @@ def _read(document: Document, clearing: Document) -> Book:
     if clearing["book_sha256"] != book.sha256:
         raise BadBook((Problem("clearing.book_sha256", "is that of another book"),))
     return book
+
+
+def _rents(book: Book, clearing: Document) -> Array:
+    """What each pool cleared at above its reserve, (P,)."""
+    price = np.array([clearing["prices"][row.id] for row in book.pools], dtype=float)
+    rent: Array = np.maximum(price - book.market.reserve, 0.0)
+    return rent
 
 
 def _of(book: Book, tenant: str) -> Mask:

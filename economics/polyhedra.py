@@ -17,7 +17,7 @@ from economics.market import Array, Index, Mask
 EXACT = 1e-10  # violation accepted of a polished point
 TOUCHING = (1e-5, 1e-6, 1e-7)  # slacks taken for tight, in the order they are tried
 POLISH_LOSS = 1e-7  # squared distance a polished point may be further off than the solver's
-DENSE = 300_000  # entries of the touching rows up to which they are solved as they are
+DENSE = 40_000  # entries of the touching rows up to which they are solved as they are
 RANK = 1e-10  # relative size below which a singular value is zero
 
 
@@ -107,12 +107,11 @@ def _without_duals(
     mixed = csr_array(duals_part[rows][:, known])
     reduced = csr_array(prices_part[rows] - mixed @ slope).toarray()
     some = np.abs(reduced).max(axis=1, initial=0.0) > RANK
+    system = np.column_stack([reduced[some], (right[rows] - mixed @ offset)[some]])
+    if system.shape[0] > system.shape[1]:  # the triangle has the same solutions
+        system = qr(system, mode="r", check_finite=False)[0][: system.shape[1]]
     solved = _nearest_solution(
-        reduced[some],
-        (right[rows] - mixed @ offset)[some],
-        start[aims],
-        np.arange(aims.size),
-        target,
+        system[:, :-1], system[:, -1], start[aims], np.arange(aims.size), target
     )
     result = start.copy()
     result[aims] = solved

@@ -114,6 +114,7 @@ def scale_of(program: Program) -> Scale:
     """Scale each dual so that its largest entry per GPU-hour is one."""
     per_hour = abs(program.matrix) @ diags_array(1.0 / program.hours)
     largest = csr_array(per_hour).max(axis=1).toarray().ravel()
+    largest[: program.pools] = 1.0  # a rent is per GPU-hour, whatever share of a line it is paid on
     unit = float(np.max(program.gain / program.hours))
     return Scale(unit=unit, dual=unit / np.where(largest > 0, largest, 1.0))
 

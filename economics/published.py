@@ -67,6 +67,7 @@ class Published:
     share: Array  # (K,)
     due: tuple[int, ...]  # micro-credits each line should pay
     paid_micro: tuple[int, ...]  # (K,)
+    paid: Array  # (K,) the same in credits
     strangers: int  # lines for which the market has no column, or a second line
     msamples_off: float  # worst relative error of a line's delivery
     overspent_micro: int  # most by which a job passes its budget
@@ -134,8 +135,9 @@ def _from_lines(book: Book, lines: tuple[Line, ...], price: Array) -> dict[str, 
         if not served[place]:
             kept[number], served[place] = True, some
             paid[place] = lines[line].payment_micro
-    share = np.zeros(market.columns)
+    share, credited = np.zeros(market.columns), np.zeros(market.columns)
     share[at[kept]] = part[kept]
+    credited[at] = np.array([paid[place] for place in at.tolist()], dtype=float) / accounts.MICRO
     delivery = (market.msamples[at] * part)[kept]
     off = np.abs(msamples[known[kept]] - delivery) / np.maximum(1.0, delivery)
     due, overspent = _due(book, lines, job, np.append(price, 0.0)[pool])
@@ -143,6 +145,7 @@ def _from_lines(book: Book, lines: tuple[Line, ...], price: Array) -> dict[str, 
         "share": share,
         "due": due,
         "paid_micro": tuple(paid),
+        "paid": credited,
         "strangers": len(lines) - int(kept.sum()),
         "msamples_off": float(off.max(initial=0.0)),
         "overspent_micro": overspent,

@@ -55,8 +55,9 @@ def unplaced(book: Book, share: Array, price: Array) -> list[dict[str, Any]]:
     """One row for every job not served in full that wants something, by job id."""
     with no_cycles():
         round_ = _Round(book, share, price)
-        asks = np.array([row.value > 0 and row.demand > 0 for row in book.jobs], dtype=bool)
-        asks &= book.market.width > 0
+        asks = (book.market.bid > 0) & (book.market.width > 0)
+        for job in np.flatnonzero(asks & (book.market.demand == 0)).tolist():
+            asks[job] = book.jobs[job].demand > 0  # else its budget pays for nothing
         ways = np.bincount(book.market.job, minlength=book.market.jobs)
         reasons = sorted(
             chain(

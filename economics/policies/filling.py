@@ -31,9 +31,12 @@ from economics.market import Array, Mask
 from economics.policies.fleet import Crowd, Fleet, Hull, normalised
 from economics.policies.pressure import Pressed, Pressure
 
-TIGHT = 1e-9  # overload above 1 that is rounding
+TIGHT = 1e-9  # this close to all the way is all the way
+ROUNDED = 1.0 + 1e-12  # costs this close to each other are equal
 NEAR = 1e-12  # relative; needs this close to what a job can use are all it can use
-MOST_BOUNDS = 200  # per level; a handful is usual
+MOST_STEPS = 200  # to the next level; two or three are usual
+LEAST_STRIDE = 0.01  # of the level: looking far ahead costs the solver more than looking twice
+LONGER = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,9 @@ class _Water:
     curve: Curve
     reach: Array  # (E,)
     held: Array  # (E,) Msamples; nan = still rising
-    level: float
-    programmes: int
+    level: float = 0.0
+    stride: float = np.inf  # how far above the level to look at first
+    programmes: int = 0
 
     @property
     def rising(self) -> Mask:
@@ -92,9 +96,10 @@ class _Water:
         wanted = np.clip(self.curve.need(level), self.pressure.crowd.least, self.reach)
         return np.where(self.rising, wanted, self.held)
 
-    def press(self, level: float) -> Pressed:
+    def press(self, bound: float) -> Pressed:
+        """Raise the level as far towards a bound as needs can be met."""
         self.programmes += 1
-        return self.pressure.press(self.need(level))
+        return self.pressure.press(self.need(self.level), self.need(bound))
 
 
 def fill(
@@ -105,14 +110,16 @@ def fill(
     Raises NotCleared("infeasible") when what was promised is more than the pools can deliver.
     """
     reach = np.maximum(crowd.reach(fleet), crowd.least)
-    water = _Water(Pressure(fleet, crowd), curve, reach, np.full(reach.shape, np.nan), 0.0, 0)
-    if crowd.least.any() and water.press(0.0).overload > 1 + TIGHT:
-        raise NotCleared("infeasible")
+    water = _Water(Pressure(fleet, crowd), curve, reach, np.full(reach.shape, np.nan))
+    if crowd.least.any():
+        water.press(0.0)
     rent = normalised(np.ones(fleet.capacity.shape), fleet.capacity) if fleet.kind.size else None
     first = np.inf
     while water.rising.any():
+        before = water.level
         rent = _raise(water, rent)
         first = min(first, water.level)
+        water.stride = max(water.level - before, LEAST_STRIDE * water.level)
         if once:
             break
         _hold(water, rent)
@@ -130,13 +137,18 @@ def _raise(water: _Water, rent: Array | None) -> Array | None:
     top = float(water.curve.level(water.reach)[rising].max(initial=0.0))
     bound = top if rent is None else _root(water, rent, top)
     proof = rent if bound < top else None
-    for _ in range(MOST_BOUNDS):
-        pressed = water.press(bound)
-        if pressed.overload <= 1 + TIGHT:
-            water.level = bound
+    for _ in range(MOST_STEPS):
+        goal = min(bound, water.level + water.stride)
+        pressed = water.press(goal)
+        if pressed.part < 1 - TIGHT:
+            proof = normalised(pressed.rent, water.pressure.fleet.capacity)
+            lower = _root(water, proof, goal)
+            if lower < goal:
+                bound = lower
+                continue
+        water.level, water.stride = goal, LONGER * water.stride
+        if goal >= bound:
             return proof
-        proof = normalised(pressed.rent, water.pressure.fleet.capacity)
-        bound = _root(water, proof, bound)
     raise NotCleared("the levels did not settle")
 
 
@@ -144,14 +156,15 @@ def _root(water: _Water, rent: Array, bound: float) -> float:
     """The highest level up to `bound` at which these rents do not rule the needs out."""
     crowd, hull = water.pressure.crowd, Hull.of(water.pressure.fleet, rent)
 
-    def excess(level: float) -> float:
-        return float(crowd.count @ hull.price(crowd, water.need(level))) - 1.0
+    def cost(level: float) -> float:
+        return float(crowd.count @ hull.price(crowd, water.need(level)))
 
-    if excess(bound) <= 0:
+    limit = max(1.0, cost(water.level)) * ROUNDED  # where the water stands is known to be possible
+    if cost(bound) <= limit:
         return bound
-    if excess(water.level) >= 0:
-        return water.level
-    return float(brentq(excess, water.level, bound, xtol=1e-300, rtol=1e-15))
+    return float(
+        brentq(lambda level: cost(level) - limit, water.level, bound, xtol=1e-300, rtol=1e-15)
+    )
 
 
 def _hold(water: _Water, rent: Array | None) -> None:

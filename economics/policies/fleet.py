@@ -33,13 +33,17 @@ class Fleet:
     first: Index = field(init=False)  # (C,) first way of the kind
     ways: Index = field(init=False)  # (C,) number of its ways
     edges: Array = field(init=False)  # (C, L) outputs of the kind, ascending; inf beyond the last
+    quickest: Array = field(init=False)  # (C,) largest output of a unit; 0 without a way
 
     def __post_init__(self) -> None:
         ways = np.bincount(self.kind, minlength=self.kinds)
         first = np.cumsum(ways) - ways
         edges = self.padded(self.output, ways, first)
         edges.sort(axis=1)
-        for name, array in (("ways", ways), ("first", first), ("edges", edges)):
+        quickest = np.where(np.isfinite(edges), edges, 0.0).max(axis=1)
+        for name, array in (
+            *(("ways", ways), ("first", first), ("edges", edges), ("quickest", quickest)),
+        ):
             object.__setattr__(self, name, array)
 
     @classmethod
@@ -94,14 +98,13 @@ class Crowd:
 
     def reach(self, fleet: Fleet) -> Array:
         """Msamples one job can be delivered with all pools to itself, (E,)."""
-        quickest = np.where(np.isfinite(fleet.edges), fleet.edges, 0.0).max(axis=1)
         alone = np.bincount(
             fleet.kind,
             weights=fleet.output / fleet.hours * fleet.capacity[fleet.pool],
             minlength=fleet.kinds,
         )
         limited = np.isfinite(self.units)
-        by_units = np.where(limited, self.units, 0.0) * quickest[self.kind]
+        by_units = np.where(limited, self.units, 0.0) * fleet.quickest[self.kind]
         reach: Array = np.minimum(self.most, np.where(limited, by_units, alone[self.kind]))
         return reach
 

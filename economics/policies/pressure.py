@@ -17,7 +17,7 @@ entry and one of its kind's ways, in order).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import highspy
 import numpy as np
@@ -27,6 +27,8 @@ from economics.market import Array, Index
 from economics.policies.fleet import Crowd, Fleet
 
 TOLERANCE = 1e-9
+TIGHT = 1e-9  # what pools give above all they have, so that rounding stops nothing
+ROOM = 1e-7  # the same when needs are final; what is taken is then scaled down
 OPTIONS: dict[str, bool | int | float | str] = {
     "output_flag": False,
     "parallel": "off",
@@ -39,12 +41,12 @@ OPTIONS: dict[str, bool | int | float | str] = {
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
-    """The least overload at which needs are met, and what each run takes then."""
+    """How far along needs can be met, and what each run takes then."""
 
-    overload: float  # s
-    rent: Array  # (P,) per GPU-hour; all pools together are worth 1
+    part: float  # of the way from the needs given first to those given last
+    rent: Array  # (P,) per GPU-hour; zero when all needs can be met
     run: Index  # (E,) number of each entry's run
-    of: Index  # (X,) run
+    of: Index  # (X,) run, ascending
     way: Index  # (X,)
     taken: Array  # (X,) units
 
@@ -59,34 +61,35 @@ class Pressure:
         self.crowd = crowd
         self._limited = limited
         self._cut = limited & several[crowd.kind]  # entries that are cut by their need per unit
+        self._top = np.maximum(fleet.ways[crowd.kind] - 1, 0)
         self._programme: _Programme | None = None
 
-    def press(self, need: Array) -> Pressed:
-        """Meet these needs, Msamples for each job of an entry (E,), with the least overload.
+    def press(self, base: Array, goal: Array) -> Pressed:
+        """Go from needs that can be met to larger ones, Msamples for each job of an entry (E,).
 
-        Raises NotCleared when the solver does not prove an optimum.
+        Raises NotCleared when the solver does not prove an optimum, as "infeasible" when the first
+        needs cannot be met.
         """
-        programme = self._with_runs(self._codes(need))
-        programme.require(self.crowd, need)
+        programme = self._with_runs(goal)
+        programme.require(self.crowd, base, goal)
         return programme.solve()
 
     def settle(self, need: Array, taste: Array) -> Pressed:
-        """Meet the same needs, without overload, at the least cost; `taste` (A,) is per unit.
+        """Meet needs at the least cost; `taste` (A,) is that of a unit.
 
         The answer is the only one when no two sets of ways cost the same.
         """
-        overload = max(1.0, self.press(need).overload)
-        programme = self._with_runs(self._codes(need))
-        programme.prefer(taste, overload)
+        programme = self._with_runs(need)
+        programme.require(self.crowd, need, need)
+        programme.prefer(taste)
         self._programme = None
-        settled = programme.solve()
-        return replace(settled, taken=settled.taken / overload)
+        return programme.solve()
 
     def bin_of(self, need: Array) -> Index:
         """Outputs of its kind below each entry's need per unit, (E,); 0 for a kind of equals."""
         rate = need / self.crowd.units
         below = (self.fleet.edges[self.crowd.kind] < rate[:, None]).sum(axis=1)
-        number: Index = np.where(self._cut, below, 0)
+        number: Index = np.where(self._cut, np.minimum(below, self._top), 0)
         return number
 
     def _codes(self, need: Array) -> Index:
@@ -95,81 +98,84 @@ class Pressure:
         place = np.where(self._limited, self.bin_of(need), bins - 1)
         return self.crowd.kind * bins + place
 
-    def _with_runs(self, code: Index) -> _Programme:
-        """The programme at hand if it has these runs, else one that has them too."""
-        wanted, known = np.unique(code), self._programme
-        if known is None or not np.isin(wanted, known.code).all():
-            bins = self.fleet.edges.shape[1] + 1
-            wanted = wanted if known is None else np.union1d(wanted, known.code)
-            self._programme = known = _Programme(self.fleet, wanted, wanted // bins)
-        known.run = np.searchsorted(known.code, code)
-        return known
+    def _with_runs(self, need: Array) -> _Programme:
+        """The programme, with a row pair for each of these runs; basis and older runs are kept."""
+        if self._programme is None:
+            self._programme = _Programme(self.fleet)
+        bins, code = self.fleet.edges.shape[1] + 1, self._codes(need)
+        new = np.setdiff1d(code, self._programme.code)
+        self._programme.add(new, new // bins)
+        self._programme.enter(code)
+        return self._programme
 
 
 class _Programme:
-    """The programme of given runs, in the solver. Rows: pools, then units, then needs."""
+    """The programme in the solver.
 
-    def __init__(self, fleet: Fleet, code: Index, kind: Index) -> None:
-        self.code = code  # (R,) ascending
-        self.run: Index = np.zeros(0, dtype=np.int64)  # (E,) run of each entry
-        self._of, self._way = fleet.ways_of(kind)
+    Variables: s, then those of the runs. Rows: pools, then units and needs of each run in turn.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.code: Index = np.zeros(0, dtype=np.int64)  # (R,)
+        self._fleet = fleet
+        self._run: Index = np.zeros(0, dtype=np.int64)  # (E,) run of each entry
+        self._of: Index = np.zeros(0, dtype=np.int64)
+        self._way: Index = np.zeros(0, dtype=np.int64)
+        self._top = np.zeros(0)  # (R,) largest output of a unit
+        self._step = np.zeros(0)  # (R,) how much a need grows on the way
         self._size = np.where(fleet.capacity > 0, fleet.capacity, 1.0)
-        self._rows = np.arange(
-            fleet.capacity.size, fleet.capacity.size + 2 * code.size, dtype=np.int32
-        )
-        self._top = np.where(np.isfinite(fleet.edges), fleet.edges, 0.0).max(axis=1, initial=0.0)[
-            kind
-        ]
-        self._top = np.where(self._top > 0, self._top, 1.0)
-        self._model = self._passed(fleet)
+        self._model = _empty(fleet.capacity.size)
 
-    def _passed(self, fleet: Fleet) -> highspy.Highs:
-        of, way, pools, runs = self._of, self._way, fleet.capacity.size, self.code.size
-        index = np.stack([fleet.pool[way], pools + of, pools + runs + of], axis=1).ravel()
-        entry = np.stack(
-            [
-                fleet.hours[way] / self._size[fleet.pool[way]],
-                np.ones(of.size),
-                fleet.output[way] / self._top[of],
-            ],
-            axis=1,
-        ).ravel()
-        start = np.append(np.arange(of.size) * 3, of.size * 3)
-        rows, infinite = pools + 2 * runs, np.inf
-        cost = np.zeros(of.size + 1)
-        cost[-1] = 1.0
-        model = highspy.Highs()  # type: ignore[no-untyped-call]
-        for name, option in OPTIONS.items():
-            model.setOptionValue(name, option)
-        refused = model.passModel(
-            *(of.size + 1, rows, index.size + pools, 1, 1, 0.0),
-            *(cost, np.zeros(of.size + 1), np.full(of.size + 1, infinite)),
-            *(np.full(rows, -infinite), np.append(np.zeros(pools), np.full(2 * runs, infinite))),
-            start.astype(np.int32),
-            np.append(index, np.arange(pools)).astype(np.int32),
-            np.append(entry, np.full(pools, -1.0)),
-            np.zeros(of.size + 1, dtype=np.int32),
+    def add(self, code: Index, kind: Index) -> None:
+        """Add runs of these kinds."""
+        if not code.size:
+            return
+        fleet, known, none = self._fleet, self.code.size, np.zeros(0, dtype=np.int32)
+        of, way = fleet.ways_of(kind)
+        top = fleet.quickest[kind]
+        first = fleet.capacity.size + 2 * (known + of)
+        index = np.stack([fleet.pool[way], first, first + 1], axis=1).ravel()
+        used = fleet.hours[way] / self._size[fleet.pool[way]]
+        entry = np.stack([used, np.ones(of.size), fleet.output[way] / top[of]], axis=1).ravel()
+        rows, free = 2 * code.size, np.full(2 * code.size, np.inf)
+        self._model.addRows(rows, -free, free, 0, none, none, np.zeros(0))
+        self._model.addCols(
+            *(of.size, np.zeros(of.size), np.zeros(of.size), np.full(of.size, np.inf)),
+            *(index.size, np.arange(of.size, dtype=np.int32) * 3, index.astype(np.int32), entry),
         )
-        if refused == highspy.HighsStatus.kError:
-            raise NotCleared("the solver refused the model")
-        return model
+        self.code = np.append(self.code, code)
+        self._of, self._way = np.append(self._of, known + of), np.append(self._way, way)
+        self._top = np.append(self._top, top)
+        self._step = np.append(self._step, np.zeros(code.size))
 
-    def require(self, crowd: Crowd, need: Array) -> None:
+    def enter(self, code: Index) -> None:
+        """Which run each entry is in from now on, (E,)."""
+        order = np.argsort(self.code)
+        self._run = order[np.searchsorted(self.code, code, sorter=order)]
+
+    def require(self, crowd: Crowd, base: Array, goal: Array) -> None:
         """Set the units and the needs of every run; a run nobody is in has none."""
-        runs = self.code.size
-        units = np.bincount(self.run, weights=crowd.count * crowd.units, minlength=runs)
-        needs = np.bincount(self.run, weights=crowd.count * need, minlength=runs) / self._top
-        free = np.full(runs, np.inf)
+        runs, pools, free = self.code.size, self._size.size, np.full(self.code.size, np.inf)
+        units = np.bincount(self._run, weights=crowd.count * crowd.units, minlength=runs)
+        first = np.bincount(self._run, weights=crowd.count * base, minlength=runs) / self._top
+        more = np.bincount(self._run, weights=crowd.count * (goal - base), minlength=runs)
         self._model.changeRowsBounds(  # type: ignore[attr-defined]
-            self._rows.size, self._rows, np.append(-free, needs), np.append(units, free)
+            2 * runs,
+            np.arange(pools, pools + 2 * runs, dtype=np.int32),
+            np.stack([-free, first], axis=1).ravel(),
+            np.stack([units, free], axis=1).ravel(),
         )
+        step = -more / self._top
+        for run in np.flatnonzero(step != self._step).tolist():
+            self._model.changeCoeff(pools + 2 * run + 1, 0, step[run])
+        self._step = step
 
-    def prefer(self, taste: Array, overload: float) -> None:
-        """From now on minimise the cost of units, at this overload."""
-        last = self._of.size
-        cost = np.append(taste[self._way], 0.0)
-        self._model.changeColsCost(last + 1, np.arange(last + 1, dtype=np.int32), cost)
-        self._model.changeColBounds(last, 0.0, overload)
+    def prefer(self, taste: Array) -> None:
+        """From now on minimise the cost of units, and let pools give a little more than all."""
+        cost, pools = np.append(0.0, taste[self._way]), self._size.size
+        self._model.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
+        for pool in range(pools):
+            self._model.changeRowBounds(pool, -np.inf, 1.0 + ROOM)
 
     def solve(self) -> Pressed:
         self._model.run()
@@ -180,10 +186,26 @@ class _Programme:
         values = np.maximum(np.array(solution.col_value), 0.0)
         dual = np.array(solution.row_dual)[: self._size.size]
         return Pressed(
-            overload=float(values[-1]),
+            part=float(values[0]),
             rent=np.maximum(-dual, 0.0) / self._size,
-            run=self.run,
+            run=self._run,
             of=self._of,
             way=self._way,
-            taken=values[:-1],
+            taken=values[1:],
         )
+
+
+def _empty(pools: int) -> highspy.Highs:
+    """The programme of no runs: go all the way."""
+    model = highspy.Highs()  # type: ignore[no-untyped-call]
+    for name, option in OPTIONS.items():
+        model.setOptionValue(name, option)
+    none = np.zeros(0, dtype=np.int32)
+    refused = model.passModel(
+        *(1, pools, 0, 1, 1, 0.0, -np.ones(1), np.zeros(1), np.ones(1)),
+        *(np.full(pools, -np.inf), np.full(pools, 1.0 + TIGHT), np.zeros(2, dtype=np.int32)),
+        *(none, np.zeros(0), np.zeros(1, dtype=np.int32)),
+    )
+    if refused == highspy.HighsStatus.kError:
+        raise NotCleared("the solver refused the model")
+    return model

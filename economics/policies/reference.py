@@ -20,7 +20,7 @@ from economics.market import Array, Mask
 from economics.policies.filling import Curve
 from economics.policies.fleet import Crowd, Fleet
 
-SAME = 1e-7  # relative; deliveries closer than this are equal
+SAME = 1e-6  # of the largest delivery; closer ones are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,10 @@ def lexicographic(fleet: Fleet, crowd: Crowd, pace: Array) -> Array:
     while rising.any():
         level, _ = _highest(fleet, crowd, pace, held, rising)
         floor = np.where(rising, np.maximum(pace * level, crowd.least), held)
-        for job in np.flatnonzero(rising):
-            only = np.zeros(pace.shape)
-            only[job] = 1.0
-            if _most(fleet, crowd, only, floor) <= floor[job] + SAME * max(1e-3, floor[job]):
-                rising[job] = False
+        stuck = [job for job in np.flatnonzero(rising) if not _can_rise(fleet, crowd, job, floor)]
+        if not stuck:
+            raise NotCleared("the levels did not settle")
+        rising[stuck] = False
         held = np.where(rising, held, floor)
     return held
 
@@ -124,12 +123,13 @@ def _highest(
     return value, problem.delivered.value
 
 
-def _most(fleet: Fleet, crowd: Crowd, worth: Array, floor: Array) -> float:
+def _can_rise(fleet: Fleet, crowd: Crowd, job: int, floor: Array) -> bool:
+    """Whether a job can be delivered more when nobody is delivered less."""
     import cvxpy as cp  # noqa: PLC0415
 
-    problem = plain(fleet, crowd)
-    rules = {**problem.kept, "nobody falls back": problem.delivered >= floor * (1 - SAME / 10)}
-    return _solved(cp.Maximize(worth @ problem.delivered), rules, cp.HIGHS)
+    problem, slack = plain(fleet, crowd), SAME * float(floor.max())
+    rules = {**problem.kept, "nobody falls back": problem.delivered >= floor - slack / 1e3}
+    return _solved(cp.Maximize(problem.delivered[job]), rules, cp.HIGHS) > floor[job] + slack
 
 
 def _solved(objective: Any, rules: dict[str, Any], solver: str) -> float:

@@ -92,10 +92,12 @@ def a_gang(draw: random.Random, amount: Callable[[float], float], money: float) 
 def a_divisible_job(
     draw: random.Random, amount: Callable[[float], float], money: float
 ) -> dict[str, Any]:
-    """A demand, with a budget now and then, or a width."""
-    if draw.random() < 0.5:
+    """A demand, with a budget now and then, a width, or both."""
+    if draw.random() < 0.4:
         return {"max_gpus": draw.randint(0, 10)}
     wants = {"demand": amount(20.0) / money}
+    if draw.random() < 0.4:
+        wants["max_gpus"] = draw.randint(1, 10)
     if draw.random() < 0.2:
         wants["budget"] = amount(40.0)
     return wants

@@ -128,18 +128,17 @@ def relax(market: Market, *, start: Array | None = None) -> Relaxed:
     tiers = tiers_of(demand, market.capacity, tolerance=0.0, start=start)
     support = Support(market, demand, grouping.home, tiers)
     rent = support.lowest()
-    awards = awards_at(demand, rent, market.capacity, grouping.stays)
+    awards = awards_at(demand, rent, market.capacity, grouping.table.stays)
     return Relaxed(grouping, tiers, rent, support, shares_of(market, grouping, awards))
 
 
 def shares_of(market: Market, grouping: Grouping, awards: Awards) -> Array:
     """Share of each market column, (K,)."""
     demand = grouping.demand
-    group = demand.group_of(awards.place)
-    column = grouping.columns_of(demand.order[awards.place], awards.line)
-    hours = demand.lines.hours[group, awards.line] * demand.weight[awards.place] * awards.share
+    taken = demand.weight[awards.place] * awards.share
     share = np.zeros(market.columns)
-    np.add.at(share, column, hours / market.gpu_hours[column])
+    for at, column, hours in grouping.columns_of(awards.place, awards.line):
+        np.add.at(share, column, hours * taken[at] / market.gpu_hours[column])
     result: Array = np.where(market.gang[market.job], share, np.minimum(share, 1.0))
     return result
 
@@ -156,18 +155,17 @@ def _whole(market: Market, relaxed: Relaxed, nodes: int) -> tuple[Array, float]:
     demand = grouping.demand
     place = np.empty(demand.order.size, dtype=np.int64)
     place[demand.order] = np.arange(demand.order.size)
-    width = demand.lines.pool.shape[1]
     taken = np.full(demand.order.size, -1)
-    kept = relaxed.share[columns][grouping.column] >= FULL_SHARE
-    taken[place[grouping.code[kept] // width]] = grouping.code[kept] % width
+    kept = np.flatnonzero(relaxed.share[columns] >= FULL_SHARE)
+    taken[place[grouping.job[kept]]] = grouping.table.line[kept]
     placed = place_gangs(
         *(demand, relaxed.rent, taken, room),
         relaxed=max(relaxed.tiers.bound - worth, 0.0),
         nodes=nodes,
     )
     served = np.flatnonzero(placed.line >= 0)
-    at = grouping.columns_of(demand.order[served], placed.line[served])
-    share[columns[at]] = 1.0
+    for _, column, _ in grouping.columns_of(served, placed.line[served]):
+        share[columns[column]] = 1.0
     if gang.all():
         return share, placed.bound
     rest, others = part_of(market, ~market.gang)

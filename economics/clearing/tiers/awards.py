@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from economics.clearing.solver import Linear
-from economics.clearing.tiers.demand import Demand, Runs
+from economics.clearing.tiers.demand import Demand, Runs, ranges
 from economics.clearing.ties import MOST_STEPS, walk
 from economics.market import Array, Index, Mask
 
@@ -61,9 +61,9 @@ def awards_at(demand: Demand, rent: Array, capacity: Array, stays: Mask) -> Awar
 
 def used_hours(demand: Demand, awards: Awards, pools: int) -> Array:
     """GPU-hours sold by each pool, (P,)."""
-    group = demand.group_of(awards.place)
-    hours = demand.lines.hours[group, awards.line] * demand.weight[awards.place] * awards.share
-    return np.bincount(demand.lines.pool[group, awards.line], hours, pools).astype(np.float64)
+    at, pool, hours = demand.lines.uses(demand.group_of(awards.place), awards.line)
+    taken = demand.weight[awards.place] * awards.share
+    return np.bincount(pool, hours * taken[at], pools).astype(np.float64)
 
 
 def awards_of(demand: Demand, runs: Runs, run: Index, line: Index, share: Array) -> Awards:
@@ -83,7 +83,7 @@ def awards_of(demand: Demand, runs: Runs, run: Index, line: Index, share: Array)
         for number, at in enumerate(split)
     ]
     return Awards(
-        np.concatenate([_ranges(begin, end), *(part.place for part in parts)]),
+        np.concatenate([ranges(begin, end), *(part.place for part in parts)]),
         np.concatenate([np.repeat(line[whole], end - begin), *(part.line for part in parts)]),
         np.concatenate([np.ones(int((end - begin).sum())), *(part.share for part in parts)]),
     )
@@ -113,7 +113,7 @@ def _sorted_out(demand: Demand, rent: Array) -> tuple[Awards, list[_Segment]]:
     end = np.append(first[1:], demand.bid.size)
     single = (count == 1) & ~nothing
     line = np.argmax(likes, axis=1)
-    place = _ranges(first[single], end[single])
+    place = ranges(first[single], end[single])
     sure = Awards(place, np.repeat(line[single], (end - first)[single]), np.ones(place.size))
     open_ = np.flatnonzero((count > 0) & ~single)
     return sure, _segments(first, end, group, likes, nothing, open_)
@@ -148,15 +148,6 @@ def _segments(
         else:
             found.append(_Segment(int(first[at]), int(end[at]), lines, must))
     return found
-
-
-def _ranges(first: Index, end: Index) -> Index:
-    """All places from each first to before its end, one after the other."""
-    size = end - first
-    total = int(size.sum())
-    shift = np.repeat(first - np.concatenate([[0], np.cumsum(size)[:-1]]), size)
-    places: Index = np.arange(total) + shift
-    return places
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +189,9 @@ class _Tied:
         begin = np.array([part.begin for part in parts])
         weight = np.array([demand.weight[part.begin : part.end].sum() for part in parts])
         group = demand.group_of(begin)
-        hours = demand.lines.hours[group[owner], line] * weight[owner]
-        pools, number = np.unique(demand.lines.pool[group[owner], line], return_inverse=True)
+        way, pool, hours = demand.lines.uses(group[owner], line)
+        hours = hours * weight[owner[way]]
+        pools, number = np.unique(pool, return_inverse=True)
         unit = np.where(self.capacity > 0, self.capacity, 1.0)[pools]
         variable = np.arange(line.size)
         matrix = csr_array(
@@ -207,7 +199,7 @@ class _Tied:
                 np.concatenate([hours / unit[number], np.ones(line.size)]),
                 (
                     np.concatenate([number, pools.size + owner]),
-                    np.concatenate([variable, variable]),
+                    np.concatenate([way, variable]),
                 ),
             ),
             shape=(pools.size + len(parts), line.size),
@@ -223,9 +215,43 @@ class _Tied:
             least=np.zeros(line.size),
             most=np.full(line.size, np.inf),  # the rows say that shares are at most one
         )
-        stay = -(self.stays[group[owner], line] * hours / unit[number])
-        shares = np.clip(walk(face, stay), 0.0, 1.0)
+        stay = -(self.stays[group[owner], line] * np.bincount(way, hours / unit[number], line.size))
+        if demand.lines.more is not None:
+            face, stay = _by_pool(face, stay, owner[way] * pools.size + number, way, hours)
+        shares = np.clip(walk(face, stay)[-line.size :], 0.0, 1.0)
         return np.split(shares, np.cumsum([part.lines.size for part in parts])[:-1])
+
+
+def _by_pool(
+    face: Linear, stay: Array, place: Index, way: Index, hours: Array
+) -> tuple[Linear, Array]:
+    """The same face with what each part has in each pool as variables, before its lines.
+
+    Lines of two pools overlap, and the rule speaks of pools: those come first in the walk.
+    """
+    places, number = np.unique(place, return_inverse=True)
+    names, lines = places.size, stay.size
+    size = np.bincount(number, hours)
+    given = csr_array((hours / size[number], (number, way)), shape=(names, lines))
+    rows = face.matrix.shape[0]
+    none = np.zeros(names)
+    matrix = vstack(
+        [
+            hstack([csr_array((rows, names)), face.matrix]),
+            hstack([-eye_array(names), given]),
+        ]
+    )
+    return (
+        Linear(
+            cost=np.concatenate([none, face.cost]),
+            matrix=csr_array(matrix),
+            low=np.concatenate([face.low, none]),
+            high=np.concatenate([face.high, none]),
+            least=np.concatenate([none, face.least]),
+            most=np.concatenate([np.full(names, np.inf), face.most]),
+        ),
+        np.concatenate([none, stay]),
+    )
 
 
 def _spread(demand: Demand, part: _Segment, share: Array) -> Awards:

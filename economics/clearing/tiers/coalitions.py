@@ -13,12 +13,12 @@ from itertools import combinations
 
 import numpy as np
 
-from economics.clearing.tiers.demand import Demand, Lines
+from economics.clearing.tiers.demand import Demand, ranges
 from economics.clearing.tiers.envelope import bound_at, choices
 from economics.clearing.tiers.grouping import Grouping
 from economics.clearing.tiers.search import tiers_of
 from economics.errors import NotCleared
-from economics.market import Array, Market, Mask
+from economics.market import Array, Index, Market, Mask
 from economics.sharing.coalitions import Coalition
 from economics.sharing.repair import Repair, agree
 
@@ -36,7 +36,7 @@ class Coalitions:
         self.players = np.unique(np.concatenate([market.owner[market.capacity > 0], self.home]))
         self.members = self._looked_at()
         self.every = self.players.size <= ALL_UP_TO
-        self.bounds = np.full(self.members.shape[0], np.nan)
+        self.bounds = np.full(self.members.shape[0], np.inf)
         self.exact = np.zeros(self.members.shape[0], dtype=bool)
 
     def worst(self, payoff: Array, *, tolerance: float) -> tuple[Array, float] | None:
@@ -48,8 +48,10 @@ class Coalitions:
         """The coalition of at least `least` sites that gains most, and more than `above`."""
         paid = self.members @ payoff
         big = self.members.sum(axis=1) >= least
+        for rent in self.rents:
+            self._bound(np.flatnonzero(big & ~(self.bounds - paid <= above)), rent)
         while True:
-            doubtful = np.flatnonzero(big & ~(self._bound() - paid <= above))
+            doubtful = np.flatnonzero(big & ~(self.bounds - paid <= above))
             open_ = doubtful[~self.exact[doubtful]]
             if not open_.size:
                 break
@@ -66,7 +68,7 @@ class Coalitions:
         part, capacity = self._alone(members)
         if part is None or not capacity.any():
             return 0.0
-        return tiers_of(part, capacity, tolerance=0.0).bound
+        return tiers_of(part, capacity, tolerance=0.0, start=self.rents[0]).bound
 
     def repair(self, payoff: Array, *, tolerance: float) -> Repair:
         """Smallest zero-sum transfers that meet every objection found (economics.md, 3.4)."""
@@ -87,19 +89,19 @@ class Coalitions:
         """What a site makes alone; a bound on it where the site is paid more than that anyway."""
         members = np.arange(payoff.size) == site
         at = int(np.flatnonzero((self.members == members).all(axis=1))[0])
-        if self._bound()[at] > payoff[site] + tolerance and not self.exact[at]:
+        for rent in self.rents:
+            if self.bounds[at] > payoff[site] + tolerance:
+                self._bound(np.array([at]), rent)
+        if self.bounds[at] > payoff[site] + tolerance and not self.exact[at]:
             self.bounds[at], self.exact[at] = self.value(members), True
         return float(self.bounds[at])
 
-    def _bound(self) -> Array:
-        for at in np.flatnonzero(np.isnan(self.bounds)):
+    def _bound(self, coalitions: Index, rent: Array) -> None:
+        """Lower the bounds of these coalitions by what these rents say."""
+        for at in coalitions[~self.exact[coalitions]]:
             part, capacity = self._alone(self.members[at])
-            self.bounds[at] = (
-                0.0
-                if part is None
-                else min(bound_at(capacity, rent, choices(part, rent)) for rent in self.rents)
-            )
-        return self.bounds
+            found = 0.0 if part is None else bound_at(capacity, rent, choices(part, rent))
+            self.bounds[at] = min(self.bounds[at], found)
 
     def _alone(self, members: Mask) -> tuple[Demand | None, Array]:
         """The demand of these sites on their own pools, and the capacity of those."""
@@ -109,12 +111,13 @@ class Coalitions:
         groups = np.flatnonzero(members[self.home])
         if not groups.size:
             return None, capacity
-        charge = np.where(mine[lines.pool[groups]], lines.charge[groups], np.inf)
+        part = lines.part(groups)
+        inside = mine[part.pool]
+        if part.second is not None and part.more is not None:
+            inside = inside & (mine[part.second] | (part.more == 0))
+        part = replace(part, charge=np.where(inside, part.charge, np.inf))
         size = np.diff(self.demand.start)[groups]
-        places = np.concatenate(
-            [np.arange(*self.demand.start[[group, group + 1]]) for group in groups]
-        )
-        part = Lines(lines.pool[groups], lines.worth[groups], charge, lines.hours[groups])
+        places = ranges(self.demand.start[groups], self.demand.start[groups + 1])
         return (
             replace(
                 self.demand,

@@ -13,27 +13,70 @@ from dataclasses import dataclass
 import numpy as np
 
 from economics.errors import BadMarket
-from economics.market import Array, Index
+from economics.market import Array, Index, Mask
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The ways to serve each group, per unit of weight. Padding has an infinite charge."""
+    """The ways to serve each group, per unit of weight. Padding has an infinite charge.
+
+    A line may use a second pool too: a job that its demand and its width limit at once does best
+    on one pool or on two.
+    """
 
     pool: Index  # (G, M)
     worth: Array  # (G, M) credits per unit of bid
     charge: Array  # (G, M) credits: reserve, transfer, extra, moving
     hours: Array  # (G, M) GPU-hours
+    second: Index | None = None  # (G, M) the other pool; None = no line has one
+    more: Array | None = None  # (G, M) GPU-hours there
 
     def __post_init__(self) -> None:
-        shapes = {array.shape for array in (self.pool, self.worth, self.charge, self.hours)}
+        arrays = (self.pool, self.worth, self.charge, self.hours, self.second, self.more)
+        shapes = {array.shape for array in arrays if array is not None}
         if len(shapes) > 1:
             raise BadMarket("lines", f"have several shapes: {sorted(shapes)}")
 
+    def rents(self, rent: Array) -> Array:
+        """Credits of rent one unit of weight pays on each line, (G, M)."""
+        paid: Array = self.hours * rent[self.pool]
+        if self.second is not None and self.more is not None:
+            paid += self.more * rent[self.second]
+        return paid
+
     def cost(self, rent: Array) -> Array:
         """Credits one unit of weight pays on each line at these rents, (G, M)."""
-        cost: Array = self.charge + self.hours * rent[self.pool]
+        cost: Array = self.charge + self.rents(rent)
         return cost
+
+    def uses(self, group: Index, line: Index) -> tuple[Index, Index, Array]:
+        """Every use of a pool by these lines: which of them, the pool, GPU-hours per weight."""
+        at = np.arange(group.size)
+        pool, hours = self.pool[group, line], self.hours[group, line]
+        if self.second is None or self.more is None:
+            return at, pool, hours
+        more = self.more[group, line]
+        two = np.flatnonzero(more > 0)
+        return (
+            np.concatenate([at, two]),
+            np.concatenate([pool, self.second[group[two], line[two]]]),
+            np.concatenate([hours, more[two]]),
+        )
+
+    def single(self, group: Index, line: Index) -> Mask:
+        """Whether these lines use one pool only."""
+        if self.more is None:
+            return np.ones(group.size, dtype=bool)
+        one: Mask = self.more[group, line] == 0
+        return one
+
+    def part(self, groups: Index) -> Lines:
+        """The lines of some groups."""
+        return Lines(
+            *(self.pool[groups], self.worth[groups], self.charge[groups], self.hours[groups]),
+            second=None if self.second is None else self.second[groups],
+            more=None if self.more is None else self.more[groups],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +152,12 @@ def even_cuts(demand: Demand, parts: int) -> Index:
     aims = low[:, None] + (high - low)[:, None] * np.arange(1, parts) / parts
     places = np.searchsorted(total, aims.ravel())
     return np.unique(np.concatenate([demand.start, np.minimum(places, demand.bid.size)]))
+
+
+def ranges(first: Index, end: Index) -> Index:
+    """All places from each first to before its end, one after the other."""
+    size = end - first
+    total = int(size.sum())
+    shift = np.repeat(first - np.concatenate([[0], np.cumsum(size)[:-1]]), size)
+    places: Index = np.arange(total) + shift
+    return places

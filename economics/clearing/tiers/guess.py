@@ -21,6 +21,7 @@ from economics.market import Array, Index
 TEMPERATURES = (0.3, 0.1, 0.03, 0.01)  # of the mean best gain
 MOST_STEPS = 100  # quasi-Newton steps at each temperature
 PARTS = 2  # runs of each group
+MOST_WAYS = 60_000  # lines of runs that the smoothed dual is evaluated on
 MANY_GROUPS = 2_000  # beyond, a group is one run
 
 
@@ -30,16 +31,18 @@ def smoothed_rents(demand: Demand, capacity: Array) -> Array:
     runs = runs_of(demand, even_cuts(demand, parts))
     lines = demand.lines
     gain = lines.worth[runs.group] * runs.bid[:, None] - lines.charge[runs.group]
+    step = -(-np.count_nonzero(gain > 0) // MOST_WAYS)  # every so many runs speak for the others
+    gain[np.arange(runs.count) % max(int(step), 1) > 0] = 0.0
     run, line = np.nonzero(gain > 0)
     if not run.size:
         return np.zeros(capacity.shape)
-    group = runs.group[run]
-    hours, pool, gain = lines.hours[group, line], lines.pool[group, line], gain[run, line]
+    uses = lines.uses(runs.group[run], line)
+    gain = gain[run, line]
     begin = np.flatnonzero(np.append(True, run[1:] != run[:-1]))
-    weight = runs.weight[run[begin]]
+    weight = runs.weight[run[begin]] * float(max(int(step), 1))
     unit = float(np.average(np.maximum.reduceat(gain, begin), weights=weight))
     rent = np.full(capacity.shape, unit)
-    smooth = _Smooth(gain / unit, hours, pool, begin, weight / capacity.sum(), capacity)
+    smooth = _Smooth(gain / unit, uses, begin, weight / capacity.sum(), capacity)
     with threadpool_limits(
         limits=1
     ):  # its matrices are tiny: more threads only wait for each other
@@ -62,13 +65,14 @@ class _Smooth:
     def __init__(
         self,
         gain: Array,
-        hours: Array,
-        pool: Index,
+        uses: tuple[Index, Index, Array],
         begin: Index,
         weight: Array,
         capacity: Array,
     ) -> None:
-        self.gain, self.hours, self.pool = gain, hours, pool  # of each way
+        self.gain = gain  # of each way
+        self.way, self.pool, self.hours = uses
+        self.once = self.way.size == gain.size
         self.begin, self.weight = begin, weight  # of each run
         self.size = np.diff(np.append(begin, gain.size))
         self.capacity = capacity / capacity.sum()
@@ -77,13 +81,16 @@ class _Smooth:
         """The dual and its slope, as a function of the rents."""
 
         def value(rent: Array) -> tuple[float, Array]:
-            net = (self.gain - self.hours * rent[self.pool]) / temperature
+            paid = self.hours * rent[self.pool]
+            if not self.once:
+                paid = np.bincount(self.way, paid, self.gain.size).astype(np.float64)
+            net = (self.gain - paid) / temperature
             best = np.maximum(np.maximum.reduceat(net, self.begin), 0.0)
             likes = np.exp(net - np.repeat(best, self.size))
             total = np.add.reduceat(likes, self.begin) + np.exp(-best)
             worth = float((self.weight * (best + np.log(total))).sum()) * temperature
-            share = likes * np.repeat(self.weight / total, self.size) * self.hours
-            used = np.bincount(self.pool, weights=share, minlength=rent.size)
+            share = likes * np.repeat(self.weight / total, self.size)
+            used = np.bincount(self.pool, share[self.way] * self.hours, rent.size)
             return float((self.capacity * rent).sum()) + worth, self.capacity - used
 
         return value

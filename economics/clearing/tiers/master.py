@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import highspy
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from economics.clearing.tiers.demand import Demand, Runs
 from economics.errors import NotCleared
@@ -49,20 +49,24 @@ def solve_runs(demand: Demand, runs: Runs, gain: Array, tried: Tried, capacity: 
     numbered, rows_of = np.unique(run, return_inverse=True)
     size = np.where(capacity > 0, capacity, 1.0)
     count, pools = run.size, capacity.size
-    group, weight = runs.group[run], runs.weight[run]
-    pool = demand.lines.pool[group, line]
-    used = demand.lines.hours[group, line] * weight
-    index = np.empty(2 * count + lumps.pool.size, dtype=np.int32)
-    entry = np.ones(index.size)
-    index[0 : 2 * count : 2], index[1 : 2 * count : 2] = pool, pools + rows_of
-    index[2 * count :] = lumps.pool
-    entry[0 : 2 * count : 2], entry[2 * count :] = used / size[pool], lumps.hours / size[lumps.pool]
+    weight = runs.weight[run]
+    way, pool, hours = demand.lines.uses(runs.group[run], line)
+    matrix = csc_array(
+        (
+            np.concatenate(
+                [hours * weight[way] / size[pool], np.ones(count), lumps.hours / size[lumps.pool]]
+            ),
+            (
+                np.concatenate([pool, pools + rows_of, lumps.pool]),
+                np.concatenate([way, np.arange(count), count + np.arange(lumps.pool.size)]),
+            ),
+        ),
+        shape=(pools + numbered.size, count + lumps.pool.size),
+    )
     worth = np.concatenate([gain[run, line] * weight, lumps.gain])
     share, dual = _highs(
         worth,
-        np.concatenate([np.arange(count) * 2, 2 * count + np.arange(lumps.pool.size + 1)]),
-        index,
-        entry,
+        matrix,
         np.concatenate([np.full(count, np.inf), np.ones(lumps.pool.size)]),
         np.concatenate([(capacity > 0).astype(float), np.ones(numbered.size)]),
     )
@@ -110,9 +114,7 @@ class _Lumps:
         )
 
 
-def _highs(
-    worth: Array, start: Index, index: NDArray[np.int32], entry: Array, most: Array, high: Array
-) -> tuple[Array, Array]:
+def _highs(worth: Array, matrix: csc_array, most: Array, high: Array) -> tuple[Array, Array]:
     """Shares, and duals of the rows (credits per row of size one). Always a minimisation."""
     columns, rows = worth.size, high.size
     if not columns:
@@ -123,9 +125,10 @@ def _highs(
     for name, option in _OPTIONS.items():
         model.setOptionValue(name, option)
     refused = model.passModel(
-        *(columns, rows, index.size, 1, 1, 0.0),
+        *(columns, rows, matrix.nnz, 1, 1, 0.0),
         *(-worth * scale, np.zeros(columns), most, np.full(rows, -np.inf), high),
-        *(start.astype(np.int32), index, entry, np.zeros(columns, dtype=np.int32)),
+        *(matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data),
+        np.zeros(columns, dtype=np.int32),
     )
     if refused == highspy.HighsStatus.kError:
         raise NotCleared("the solver refused the model")

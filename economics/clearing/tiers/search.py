@@ -142,6 +142,7 @@ class _Search:
         near = _near(net, paid * self.margin)
         clear = top > self.margin * paid[np.arange(runs.count), best]
         sure = clear & (np.count_nonzero(near & useful, axis=1) == 1)
+        sure &= self.demand.lines.single(runs.group, best)
         for rent in self.looked:
             other, _ = self._net(runs, gain, rent)
             sure &= (other.argmax(axis=1) == best) & (other.max(axis=1) > 0)
@@ -151,7 +152,7 @@ class _Search:
     def _net(self, runs: Runs, gain: Array, rent: Array) -> tuple[Array, Array]:
         """Gain per unit of weight after rents, and what the line costs in all, (R, M) each."""
         lines = self.demand.lines
-        rents = lines.hours * rent[lines.pool]
+        rents = lines.rents(rent)
         paid = np.where(np.isfinite(lines.charge), lines.charge + rents, 0.0)
         return gain - rents[runs.group], paid[runs.group]
 

@@ -19,7 +19,7 @@ from economics.market import Array, Index, Market, Mask
 from economics.pricing import regret_cost, rents_of, scale_of, supporting
 
 SAME = 1e-10  # relative difference of two bounds that is rounding
-CLEAR = 0.25  # lines this much dearer than the best, relative to what they cost, are left out
+CLEAR = 0.05  # lines this much dearer than the best, relative to what they cost, are left out
 
 
 class Support:
@@ -82,7 +82,7 @@ class Support:
         tried = np.zeros(gain.shape, dtype=bool)
         always = np.full(runs.count, -2)
         for rent in self.rents:
-            room = self.clear * (paid + lines.hours * rent[lines.pool])[runs.group]
+            room = self.clear * (paid + lines.rents(rent))[runs.group]
             cost = lines.cost(rent)[runs.group]
             for end in (runs.cut[:-1], runs.cut[1:] - 1):
                 net = lines.worth[runs.group] * self.demand.bid[end][:, None] - cost
@@ -91,6 +91,7 @@ class Support:
                 top = net.argmax(axis=1)
                 at = (np.arange(runs.count), top)
                 served = (net[at] > room[at]) & (np.count_nonzero(near, axis=1) == 1)
+                served &= lines.single(runs.group, top)
                 line = np.where(served, top, -1)
                 always = np.where((always == -2) | (always == line), line, -1)
         return tried & (gain > 0), always
@@ -111,15 +112,19 @@ def _assembled(support: Support, runs: Runs, gain: Array, tried: Mask, lump: Ind
     lump_hours = np.bincount(member, sure_hours, key.size)
     lump_gain = np.bincount(member, gain[sure, lump[sure]] * runs.weight[sure], key.size)
     rows, row = np.unique(run, return_inverse=True)
-    hours = np.concatenate([lines.hours[group, line] * weight, lump_hours])
-    pool = np.concatenate([lines.pool[group, line], key // sites])
+    way, pool, used = lines.uses(group, line)
+    used = used * weight[way]
+    hours = np.concatenate([np.bincount(way, used, run.size), lump_hours])
     all_rows = np.concatenate([row, rows.size + np.arange(key.size)])
     variable = np.arange(hours.size)
     size = (pools + rows.size + key.size, hours.size)
     matrix = csr_array(
         (
-            np.concatenate([hours, np.ones(hours.size)]),
-            (np.concatenate([pool, pools + all_rows]), np.concatenate([variable, variable])),
+            np.concatenate([used, lump_hours, np.ones(hours.size)]),
+            (
+                np.concatenate([pool, key // sites, pools + all_rows]),
+                np.concatenate([way, run.size + np.arange(key.size), variable]),
+            ),
         ),
         shape=size,
     )
