@@ -199,7 +199,8 @@ def _highest(market: Market, face: Polyhedron, lowest: Array, scale: Scale) -> P
     """
     best = np.zeros(market.pools)
     np.maximum.at(best, market.pool, market.gain / market.gpu_hours)
-    bound = np.maximum(best / scale.unit, lowest + ROOM * (lowest > best / scale.unit))
+    best /= scale.unit
+    bound = np.maximum(best, lowest + ROOM * (lowest > best - ROOM))
     rows = face.fixed.size
     bounded = face.with_rows(_picks(np.arange(market.pools), rows, -1.0), -bound)
     top, _ = optimal_face(bounded, np.where(np.arange(rows) < market.pools, -1.0, 0.0))

@@ -129,23 +129,23 @@ def _lines(book: Book, share: Array, price: Array) -> tuple[list[dict[str, Any]]
     """The award line by line, and what each column pays, (K,) credits."""
     market, paid = book.market, np.zeros(share.shape)
     lines: list[dict[str, Any]] = []
-    left = [book.budget_micro(job) for job in range(market.jobs)]
-    for column in np.flatnonzero(share > 0):
+    left: dict[int, int | None] = {}  # what is left of the budgets, micro-credits
+    taken = np.flatnonzero(share > 0)
+    hours = np.round(market.gpu_hours[taken] * share[taken], DECIMALS)
+    due = accounts.payments_micro(price[market.pool[taken]], hours)
+    for column, gpu_hours, amount in zip(taken.tolist(), hours.tolist(), due, strict=True):
         job, pool = int(market.job[column]), int(market.pool[column])
-        gpu_hours = _number(market.gpu_hours[column] * share[column])
-        amount = accounts.payment_micro(float(price[pool]), gpu_hours)
-        purse = left[job]
-        if purse is not None:
-            amount = min(amount, purse)
-            left[job] = purse - amount
-        paid[column] = amount / MICRO
+        purse = left.setdefault(job, book.budget_micro(job))
+        pays = amount if purse is None else min(amount, purse)
+        left[job] = None if purse is None else purse - pays
+        paid[column] = pays / MICRO
         lines.append(
             {
                 "job": book.jobs[job].id,
                 "pool": book.pools[pool].id,
-                "gpu_hours": gpu_hours,
+                "gpu_hours": gpu_hours + 0.0,
                 "msamples": _number(market.msamples[column] * share[column]),
-                "payment_micro": amount,
+                "payment_micro": pays,
             }
         )
     return lines, paid

@@ -155,3 +155,28 @@ def test_without_core_repair_no_money_moves():
     clearing = clear(document)
     assert set(clearing["transfers_micro"].values()) == {0}
     assert "core" not in {row["check"] for row in clearing["certificate"]}
+
+
+def test_a_floor_may_hold_the_rent_at_the_best_gain():
+    """The highest rents are then forced ones, and may not be a rounding error too high."""
+    document = {
+        "format": "hanse.book/1",
+        "round_hours": 0.1,
+        "pools": [a_pool(gpus=1, reserve=0.1)],
+        "affinity": [{"pool": "A.G", "class": "unit", "samples_per_s": 250}],
+        "jobs": [a_job(value=8.0, demand=1.0)],
+        "floors": [{"job": "j", "demand": 0.09}],
+        "rules": {"epsilon": 0.0},
+    }
+    clearing = clear(document)
+    assert all(row["holds"] for row in clearing["certificate"])
+
+
+def test_floors_of_any_size_are_cleared():
+    for step in range(1, 40):
+        demand = step / 40 * 3.6 * 0.25
+        jobs = [a_job("a", demand=demand, value=1 + step / 9), a_job("b", demand=0.5)]
+        floors = [{"job": "a", "demand": demand}]
+        affinity = [{"pool": "A.G", "class": "unit", "samples_per_s": 250.0 + step}]
+        book = a_book(*jobs, pools=[a_pool(gpus=1, reserve=0.3)], floors=floors, affinity=affinity)
+        assert all(row["holds"] for row in clear(book)["certificate"])
