@@ -10,6 +10,7 @@ from economics.clearing.tiers.demand import Lines
 from economics.market import Array, Index, Market
 
 SITES = 10
+SIZES = 6  # 1, 2, 4 ... 32 GPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Sample:
 def sample(
     jobs: int, pools: int, groups: int, *, seed: int, gangs: bool = False, feasible: int = 10
 ) -> Sample:
-    """Demand is twice the capacity. Gangs: a group is a class at one of the sizes 1 to 32."""
+    """Demand is twice the capacity. Gangs: each class comes in the sizes 1 to 32, a group each."""
     draw = np.random.default_rng(seed)
     feasible = min(feasible, pools)
     speed = np.exp(draw.normal(0, 0.5, (groups, 1))) * np.exp(draw.normal(0, 0.5, (groups, pools)))
@@ -72,21 +73,21 @@ def sample(
     reserve = draw.uniform(0.2, 0.6, pools)
     group = draw.integers(0, groups, jobs)
     bid = np.exp(draw.normal(0, 0.6, jobs))
-    size = 2.0 ** draw.integers(0, 6, groups if gangs else jobs)
-    total = size[group].sum() if gangs else size.sum()
-    capacity = np.full(pools, total / 2 / pools) * draw.uniform(0.5, 1.5, pools)
-    of_group = size[:, None] if gangs else np.ones((groups, 1))
-    hours = np.broadcast_to(of_group, pool.shape).copy()
+    power = draw.integers(0, SIZES, jobs)
+    capacity = np.full(pools, (2.0**power).sum() / 2 / pools) * draw.uniform(0.5, 1.5, pools)
+    worth = np.take_along_axis(speed, pool, axis=1)
+    hours = np.ones(pool.shape)
+    if gangs:
+        group = group * SIZES + power
+        pool, worth = np.repeat(pool, SIZES, axis=0), np.repeat(worth, SIZES, axis=0)
+        hours = np.tile(2.0 ** np.arange(SIZES), groups)[:, None] * np.ones(pool.shape)
+        kept, group = np.unique(group, return_inverse=True)  # every group has a job
+        pool, worth, hours = pool[kept], worth[kept], hours[kept]
     return Sample(
-        lines=Lines(
-            pool,
-            np.take_along_axis(speed, pool, axis=1) * hours,
-            reserve[pool] * hours,
-            hours,
-        ),
+        lines=Lines(pool, worth * hours, reserve[pool] * hours, hours),
         group=group,
         bid=bid,
-        weight=np.ones(jobs) if gangs else size,
+        weight=np.ones(jobs) if gangs else 2.0**power,
         capacity=np.floor(capacity) if gangs else capacity,
         reserve=reserve,
         gangs=gangs,

@@ -28,7 +28,7 @@ from economics.errors import NotCleared
 from economics.faces import Polyhedron, nearest, optimal_face
 from economics.market import Array, Index, Market, Mask
 
-ROOM = 1e-9  # scaled rent by which a bound clears the point it was read from
+ROOMS = (0.0, 1e-9, 1e-8, 1e-7)  # scaled rents by which a bound clears the point it was read from
 MOST_CUTS = 200  # coalitions added one by one before we give up
 
 # Given site payoffs (N,), the coalition (a mask of sites) that gains most by leaving, with its
@@ -200,11 +200,16 @@ def _highest(market: Market, face: Polyhedron, lowest: Array, scale: Scale) -> P
     best = np.zeros(market.pools)
     np.maximum.at(best, market.pool, market.gain / market.gpu_hours)
     best /= scale.unit
-    bound = np.maximum(best, lowest + ROOM * (lowest > best - ROOM))
     rows = face.fixed.size
-    bounded = face.with_rows(_picks(np.arange(market.pools), rows, -1.0), -bound)
-    top, _ = optimal_face(bounded, np.where(np.arange(rows) < market.pools, -1.0, 0.0))
-    return top
+    for room in ROOMS:  # the lowest rent is read from a solver: its last digits may be too high
+        bound = np.maximum(best, np.where(lowest > best - room, lowest + room, 0.0))
+        bounded = face.with_rows(_picks(np.arange(market.pools), rows, -1.0), -bound)
+        try:
+            top, _ = optimal_face(bounded, np.where(np.arange(rows) < market.pools, -1.0, 0.0))
+        except NotCleared:
+            continue
+        return top
+    raise NotCleared("no rents are between the lowest and the best gains")
 
 
 def _stable(

@@ -89,10 +89,10 @@ class Pressure:
         """Outputs of its kind below each entry's need per unit, (E,); 0 for a kind of equals."""
         rate = need / self.crowd.units
         below = (self.fleet.edges[self.crowd.kind] < rate[:, None]).sum(axis=1)
-        number: Index = np.where(self._cut, np.minimum(below, self._top), 0)
+        number: Index = np.where(self._cut, np.minimum(below, self._top), 0).astype(np.int64)
         return number
 
-    def _codes(self, need: Array) -> Index:
+    def codes(self, need: Array) -> Index:
         """A number for each entry's run, (E,); entries without a limit are runs of their own."""
         bins = self.fleet.edges.shape[1] + 1
         place = np.where(self._limited, self.bin_of(need), bins - 1)
@@ -102,7 +102,7 @@ class Pressure:
         """The programme, with a row pair for each of these runs; basis and older runs are kept."""
         if self._programme is None:
             self._programme = _Programme(self.fleet)
-        bins, code = self.fleet.edges.shape[1] + 1, self._codes(need)
+        bins, code = self.fleet.edges.shape[1] + 1, self.codes(need)
         new = np.setdiff1d(code, self._programme.code)
         self._programme.add(new, new // bins)
         self._programme.enter(code)

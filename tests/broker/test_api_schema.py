@@ -13,6 +13,8 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import get_resolver
 
+from broker.tasks import run_study
+from federation.models import Study
 from tests.broker.api_world import BODY, a_caller, a_running_job, a_site_now
 from tests.support import world
 
@@ -23,12 +25,20 @@ OPERATIONS = {
     ("/api/v1/jobs", "post"): "jobs_submit",
     ("/api/v1/jobs/{id}", "get"): "jobs_get",
     ("/api/v1/jobs/{id}/cancel", "post"): "jobs_cancel",
+    ("/api/v1/jobs/{id}/explanation", "get"): "jobs_explanation",
     ("/api/v1/jobs/{id}/logs", "get"): "jobs_logs",
     ("/api/v1/jobs/{id}/why", "get"): "jobs_why",
     ("/api/v1/me", "get"): "me",
     ("/api/v1/offers", "get"): "offers_list",
+    ("/api/v1/quotes", "get"): "quotes_list",
+    ("/api/v1/quotes", "post"): "quotes_ask",
+    ("/api/v1/quotes/batch", "post"): "quotes_ask_many",
+    ("/api/v1/quotes/{id}", "get"): "quotes_get",
     ("/api/v1/rounds", "get"): "rounds_list",
     ("/api/v1/rounds/{number}", "get"): "rounds_get",
+    ("/api/v1/rounds/{number}/contributions", "get"): "contributions_get",
+    ("/api/v1/rounds/{number}/contributions", "post"): "contributions_ask",
+    ("/api/v1/rounds/{number}/curves", "get"): "rounds_curves",
     ("/api/v1/rounds/{number}/prices", "get"): "rounds_prices",
 }
 
@@ -97,9 +107,14 @@ def test_answers_have_the_shape_that_the_document_says(schema):
     lease = a_running_job(tenant, a_site_now("north"))
     api.submit(name="waits", gpus=[64])
     job, number = str(lease.job_id), str(lease.round.number)
+    quote = api.post("/quotes", BODY).json()["id"]
+    api.post(f"/rounds/{number}/contributions")
+    while waiting := Study.objects.filter(state="pending").first():
+        run_study(str(waiting.pk))
     for path, method in OPERATIONS:
         if method == "get" and not path.endswith("/logs"):
-            address = path.replace("{id}", job).replace("{number}", number)
+            found = quote if "quotes" in path else job
+            address = path.replace("{id}", found).replace("{number}", number)
             body = api.get(address.removeprefix("/api/v1")).json()
             shape = answers(schema, path, "get", "200")
             fits(schema, shape, body)

@@ -13,7 +13,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from broker.commands import app
-from federation.models import JobClass, Member, Site, Tenant
+from broker.tasks import run_study
+from economics.rows import POLICIES
+from federation.models import Event, JobClass, Member, Site, Study, Tenant
+from federation.policies import WORDS, policy_problems
 from federation.selectors.accounts import trial_balance
 from tests.broker.api_world import Caller, nothing_stored, problem
 from tests.support import world
@@ -152,6 +155,57 @@ def test_classes_are_registered_and_listed():
     assert row == {"name": "cnn", "title": "A small CNN", "owner": "alder"}
     refused("name_taken", "classes", "add", "cnn")
     assert run("classes", "list", "-o", "xml").exit_code == 2
+
+
+@pytest.mark.usefixtures("federation")
+def test_a_venue_s_policy_is_chosen_by_name_and_checked_by_a_rehearsal():
+    names = [row["policy"] for row in json.loads(done("venues", "policies", "-o", "json"))]
+    assert tuple(names) == POLICIES
+    told = done("venues", "policy", "las", "--set", "thresholds=1000,8000")
+    assert told == "Venue main follows las from its next book on.\n"
+    [row] = json.loads(done("venues", "list", "-o", "json"))
+    assert (row["policy"], json.loads(row["parameters"])) == ("las", {"thresholds": [1000, 8000]})
+    assert row["queue"].startswith("solve-")
+    event = Event.objects.get(subject="venue", event="change")
+    assert "surplus → las" in event.why
+    for arguments in (
+        ("nothing",),
+        ("las", "--set", "colour=3"),
+        ("allox", "--set", "alpha=-1"),
+        ("allox", "--set", "alpha=7"),
+        ("gittins",),
+        ("gittins", "--set", "samples=0"),
+        ("surplus", "--set", "alpha=0.5"),
+    ):
+        refused("bad_input", "venues", "policy", *arguments)
+    refused("bad_parameter", "venues", "policy", "allox", "--set", "alpha=much")
+    refused("not_found", "venues", "policy", "surplus", "--venue", "nowhere")
+
+
+@pytest.mark.usefixtures("federation")
+def test_every_policy_has_its_sentence_and_can_be_rehearsed():
+    assert tuple(WORDS) == POLICIES
+    for name in POLICIES:
+        parameters = {"samples": [3600.0]} if name == "gittins" else {}
+        assert policy_problems(name, parameters) == []
+
+
+@pytest.mark.usefixtures("federation")
+def test_a_report_on_a_round_is_asked_for_and_shown():
+    now = world.later(20)
+    world.a_site("south", now=world.NOW)
+    world.a_job(world.a_tenant("bob"))
+    world.a_round(now)
+    asked = run("venues", "contributions", "1", "-o", "json")
+    assert (asked.exit_code, json.loads(asked.stdout)) == (0, [])
+    assert "Asked for" in asked.stderr
+    while waiting := list(Study.objects.filter(state="pending")):
+        for study in waiting:
+            run_study(str(study.pk))
+    [row] = json.loads(done("venues", "contributions", "1", "--wait", "-o", "json"))
+    assert row["tenant"] == "bob"
+    assert float(row["marginal"]) > 0
+    refused("not_found", "venues", "contributions", "9")
 
 
 @hanse

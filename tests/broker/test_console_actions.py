@@ -186,6 +186,27 @@ def test_a_changed_rule_of_a_venue_is_told(olga: Client) -> None:
     assert "round_s: 10.0 → 30.0" in told("venue", "change").why
 
 
+def test_a_policy_is_chosen_with_its_sentence_and_a_bad_one_is_refused(olga: Client) -> None:
+    venue = world.a_venue()
+    address = reverse("admin:federation_venue_change", args=[venue.pk])
+    page = olga.get(address)
+    assert "served least" in page.content.decode()
+    form = page.context["adminform"].form
+    body = {key: form.initial[key] for key in form.fields} | {
+        "policy": "allox",
+        "policy_parameters": '{"alpha": 0.25}',
+    }
+    for wrong in ('{"alpha": 0}', '{"colour": 1}', "[1]", "{"):
+        refused = olga.post(address, body | {"policy_parameters": wrong})
+        assert refused.status_code == 200
+        assert refused.context["errors"]
+    answer = olga.post(address, body)
+    assert answer.status_code == 302, answer.context["errors"]
+    venue.refresh_from_db()
+    assert (venue.policy, venue.policy_parameters) == ("allox", {"alpha": 0.25})
+    assert "policy: surplus → allox" in told("venue", "change").why
+
+
 @pytest.mark.parametrize("model", ["job", "lease", "contract", "round", "site", "account"])
 def test_what_a_life_cycle_governs_can_only_be_looked_at(olga: Client, model: str) -> None:
     filled()

@@ -31,7 +31,8 @@ def test_make_targets_exist():
 
 
 def test_settings_exist():
-    known = set(SETTING.findall(sources()))
+    benches = [path.read_text() for path in (ROOT / "bench").glob("*.py")]
+    known = set(SETTING.findall("\n".join([sources(), *benches])))
     for page in pages():
         strange = set(SETTING.findall(page.read_text())) - known
         assert not strange, f"{named(page)} names {strange}"

@@ -19,12 +19,16 @@ def realm() -> Iterator[Callable[..., Realm]]:
     made: list[Realm] = []
 
     def make(
-        *, sites: dict[str, str], venue: dict[str, Any] | None = None, **options: Any
+        *,
+        sites: dict[str, str],
+        venue: dict[str, Any] | None = None,
+        tenants: dict[str, str] | None = None,
+        **options: Any,
     ) -> Realm:
         home = Path(tempfile.mkdtemp(prefix="hanse-e2e-"))
         new = Realm(home, **options)
         made.append(new)
-        new.furnish(sites=sites, venue=venue)
+        new.furnish(sites=sites, venue=venue, tenants=tenants)
         new.start()
         return new
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from broker.embedded import Child, free_port, wait_until
+from broker.queues import queues
 from tests.support.servers import Postgres, Valkey
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,25 @@ def test_only_loopback_is_published_and_nothing_runs_with_privileges():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
+
+
+def test_the_overlay_that_pins_a_venue_leaves_no_queue_without_a_worker():
+    overlay = yaml.safe_load((ROOT / "deploy" / "compose.pinned.yml").read_text())["services"]
+    pins = {
+        service["environment"]["HANSE_SOLVE_PINS"]
+        for service in overlay.values()
+        if "environment" in service
+    }
+    assert pins == {"main=main"}, "every process must know the same pins"
+    taken: list[str] = []
+    for service in overlay.values():
+        for part in service.get("command", []):
+            if part.startswith("--queues="):
+                taken += part.removeprefix("--queues=").split(",")
+        if "extends" in service:
+            assert service["extends"]["service"] in COMPOSE["services"]
+    everything = [queue.name for queue in queues(count=4, pins={"main": "main"})]
+    assert sorted(taken) == sorted(everything)
 
 
 def command_of(name: str, port: int, scratch: Path) -> list[str]:

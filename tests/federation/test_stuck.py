@@ -60,7 +60,7 @@ def test_a_round_that_cannot_be_published_ends_void(monkeypatch):
     def broken(**_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(rounds, "assignment_carry_out", broken)
+    monkeypatch.setattr(rounds, "awards_carry_out", broken)
     a_round(later(20))
     [round] = Round.objects.filter(state="void")
     assert round.void_code == "not_published"

@@ -50,13 +50,19 @@ class Realm:
         home.mkdir(parents=True, exist_ok=True)
         self.federation.__enter__()
 
-    def furnish(self, *, sites: dict[str, str], venue: dict[str, Any] | None = None) -> None:
+    def furnish(
+        self,
+        *,
+        sites: dict[str, str],
+        venue: dict[str, Any] | None = None,
+        tenants: dict[str, str] | None = None,
+    ) -> None:
         """Tables, a venue, members, sites, a tenant `ann` of member birch, class `steady`."""
         self.federation.migrate()
         wish = {
             "venue": {**VENUE, **(venue or {})},
             "sites": sites,
-            "tenants": {"ann": "birch"},
+            "tenants": {"ann": "birch", **(tenants or {})},
             "classes": ["steady", "other"],
         }
         done = subprocess.run(
@@ -76,7 +82,10 @@ class Realm:
 
     @property
     def tenant(self) -> Client:
-        return Client(self.federation.url, self.tokens["api"]["ann"])
+        return self.client("ann")
+
+    def client(self, tenant: str) -> Client:
+        return Client(self.federation.url, self.tokens["api"][tenant])
 
     def agent_yaml(self, name: str, *, speed: float, gpus: int, port: int) -> Path:
         folder = self.home / name
@@ -127,9 +136,16 @@ class Realm:
         self.agents[name] = child
         return child
 
-    def submit(self, name: str, *, samples: int, rate: float = 1000.0, **fields: Any) -> str:
+    def submit(self, name: str, *, tenant: str = "ann", **fields: Any) -> str:
         """Send one steady job to market; returns its id."""
-        body = {
+        with self.client(tenant) as client:
+            return client.submit(self.draft(name, **fields))["id"]
+
+    def draft(
+        self, name: str, *, samples: int, rate: float = 1000.0, **fields: Any
+    ) -> dict[str, Any]:
+        """The body of a submission."""
+        return {
             "name": name,
             "job_class": "steady",
             "command": f"exec {sys.executable} {STEADY} {rate} {self.witness}",
@@ -141,8 +157,6 @@ class Realm:
             "grace_s": 2,
             **fields,
         }
-        with self.tenant as client:
-            return client.submit(body)["id"]
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """Read the broker's database, past all of its code."""
@@ -228,6 +242,19 @@ class Realm:
         )
         assert not self.rows("SELECT id FROM federation_job WHERE held_micro <> 0")
 
+    @property
+    def worker(self) -> Child:
+        return next(child for child in self.federation.children if child.name == "worker")
+
+    def solvers(self) -> list[int]:
+        """Process ids of the solvers of this realm's workers."""
+        groups = {c.process.pid for c in self.federation.children if c.process is not None}
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _is_solver(entry, groups)
+        ]
+
     def kill(self, child: Child) -> None:
         """`kill -9`, the process alone: what it started lives on."""
         assert child.process is not None
@@ -238,6 +265,16 @@ class Realm:
         for child in self.agents.values():
             child.stop()
         self.federation.__exit__(None, None, None)
+
+
+def _is_solver(entry: Path, groups: set[int]) -> bool:
+    """A `python -m broker.solving` of one of these process groups, as /proc tells it."""
+    try:
+        command = (entry / "cmdline").read_bytes().split(b"\0")
+        group = int((entry / "stat").read_text().rpartition(")")[2].split()[2])
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it ended meanwhile
+    return command[1:3] == [b"-m", b"broker.solving"] and group in groups
 
 
 def ran_alone(beats: list[tuple[str, float, int]]) -> bool:

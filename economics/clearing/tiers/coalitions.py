@@ -125,6 +125,7 @@ class Coalitions:
                 start=np.concatenate([[0], np.cumsum(size)]),
                 bid=self.demand.bid[places],
                 weight=self.demand.weight[places],
+                offered=self.demand.offered[places],
                 order=self.demand.order[places],
             ),
             capacity,

@@ -90,6 +90,7 @@ class Demand:
     start: Index  # (G + 1,) where each group begins
     bid: Array  # (J,)
     weight: Array  # (J,) positive
+    offered: Array  # (J,) weight x bid
     order: Index  # (J,) which of the caller's jobs stands here
 
     @property
@@ -119,8 +120,10 @@ class Runs:
 def demand_of(lines: Lines, group: Index, bid: Array, weight: Array) -> Demand:
     """Sort the jobs; group, bid and weight are (J,). Every group of `lines` must have a job."""
     order = sorted_order(group, bid)
-    start = np.searchsorted(group[order], np.arange(lines.pool.shape[0] + 1))
-    return Demand(lines, start.astype(np.int64), bid[order], weight[order], order)
+    size = np.bincount(group, minlength=lines.pool.shape[0])
+    start = np.concatenate([[0], np.cumsum(size)])
+    bid, weight = bid[order], weight[order]
+    return Demand(lines, start.astype(np.int64), bid, weight, weight * bid, order)
 
 
 def sorted_order(group: Index, bid: Array) -> Index:
@@ -141,8 +144,8 @@ def runs_of(demand: Demand, cut: Index) -> Runs:
     """The runs between these places. O(J) additions, so that no prefix sum cancels."""
     begin = cut[:-1]
     weight = np.add.reduceat(demand.weight, begin)
-    worth = np.add.reduceat(demand.weight * demand.bid, begin)
-    return Runs(cut, demand.group_of(begin), weight, worth / weight)
+    offered = np.add.reduceat(demand.offered, begin)
+    return Runs(cut, demand.group_of(begin), weight, offered / weight)
 
 
 def even_cuts(demand: Demand, parts: int) -> Index:

@@ -51,7 +51,7 @@ def choices(demand: Demand, rent: Array) -> Choices:
     last = np.append(begin[1:] != begin[:-1], True)
     begin, groups, lines = begin[last], groups[last], lines[last]
     total = np.add.reduceat(demand.weight, begin)
-    offered = np.add.reduceat(demand.weight * demand.bid, begin)
+    offered = np.add.reduceat(demand.offered, begin)
     served = lines < demand.lines.pool.shape[1]
     price = np.where(served, cost[groups, lines], 0.0)
     gain = np.maximum(worth[groups, lines] * offered - price * total, 0.0)

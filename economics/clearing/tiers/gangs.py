@@ -5,6 +5,11 @@ margin are decided again, whole, in the room the others leave: at most a few of 
 size of the programme does not grow with the market. The relaxation bounds what can be lost, and a
 gang that would lose more by a change than that bound allows need not be looked at (fixing by
 reduced cost; Dantzig, Fulkerson and Johnson, 1954).
+
+In a thick market one gang that is let in far below the rents is dear: it may not pay more than it
+bids, so its pool's price must fall, and every other job then regrets not being there. So at the
+margin only those are let in that can bear the rents, or nearly; the room this leaves unsold is part
+of the published gap. Small markets get the award of largest welfare whatever the prices.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from economics.market import Array, Index, Mask
 
 FRINGE = 4  # gangs at the margin of each pool that are decided again
 WAYS = 3  # lines tried for each of them
+STRAIN = 0.01  # of the rents, what a gang at the margin may be short of
 GOOD_ENOUGH = 1e-5  # of the bound: what is lost below this is not looked for
 EXACT = 1e-4  # the same for the full programme
 FULL = 2_000  # gangs up to which everybody is decided again who could matter
@@ -46,6 +52,7 @@ class _Ways:
     pool: Index  # (J, W)
     loss: Array  # (J, W) credits less than the best choice, not being served included
     idle: Array  # (J,) credits less than the best choice when not served
+    bears: Mask  # (J, W) the rents, or nearly: see STRAIN
 
 
 def place_gangs(
@@ -88,7 +95,8 @@ def _ways_of(demand: Demand, rent: Array) -> _Ways:
     gain = lines.worth[group] * demand.bid[:, None] - lines.charge[group]
     gain = np.where(gain > 0, gain, -np.inf) * demand.weight[:, None]
     hours = lines.hours[group] * demand.weight[:, None]
-    net = gain - hours * rent[lines.pool[group]]
+    paid = hours * rent[lines.pool[group]]
+    net = gain - paid
     best = np.maximum(net.max(axis=1, initial=0.0), 0.0)
     order = np.argsort(-net, axis=1, kind="stable")
 
@@ -100,6 +108,7 @@ def _ways_of(demand: Demand, rent: Array) -> _Ways:
         pool=lines.pool[group][rows, order],
         loss=best[:, None] - net[rows, order],
         idle=best,
+        bears=(net >= -STRAIN * paid)[rows, order],
     )
 
 
@@ -136,7 +145,11 @@ def _decided(
     left = capacity - _used(ways, line, capacity.size)
     number = np.flatnonzero(open_)
     tried = np.isfinite(ways.gain[number])
-    tried &= (ways.loss[number] <= room) if whole else (np.arange(tried.shape[1]) < WAYS)
+    tried &= (
+        ways.loss[number] <= room
+        if whole
+        else ways.bears[number] & (np.arange(tried.shape[1]) < WAYS)
+    )
     tried &= ways.hours[number] <= left[ways.pool[number]] * (1 + 1e-9)
     row, way = np.nonzero(tried)
     job = number[row]
@@ -182,7 +195,7 @@ def _filled(ways: _Ways, line: Index, capacity: Array) -> Index:
     line = line.copy()
     left = capacity - _used(ways, line, capacity.size)
     fits = np.isfinite(ways.gain) & (ways.hours <= left[ways.pool] * (1 + 1e-12))
-    fits &= (line < 0)[:, None]
+    fits &= (line < 0)[:, None] & ways.bears
     job, way = np.nonzero(fits)
     density = ways.gain[job, way] / ways.hours[job, way]
     for at in np.lexsort((job, -density)):
