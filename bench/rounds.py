@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--groups", type=int, default=50)
     parser.add_argument("--gpus", type=int, default=32, help="of each pool")
+    parser.add_argument("--feasible", type=int, default=10, help="pools each class runs on")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     asked = parser.parse_args()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from celery import Celery
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 
 from broker import filequeue  # noqa: F401 - makes the embedded transport known to kombu
 
@@ -29,6 +29,7 @@ def schedule(sender: Celery, **_: object) -> None:
         (tasks.tick_clocks, 1),
         (tasks.tick_contracts, 1),
         (tasks.tick_affinity, 1),
+        (tasks.tick_studies, 1),
         (tasks.tick_housekeeping, 1800 / every),
     ):
         sender.add_periodic_task(every * factor, task.s(), expires=max(10 * every, 30))
@@ -36,5 +37,17 @@ def schedule(sender: Celery, **_: object) -> None:
 
 @worker_process_init.connect
 def warm_up(**_: object) -> None:
-    """Import the solvers before the first round needs them: they cost seconds when cold."""
-    import economics.rounds  # noqa: F401, PLC0415
+    """Start the process that solves, so that its imports are done before the first round."""
+    from django.conf import settings  # noqa: PLC0415 - configured only now
+
+    from broker.solving.supervisor import own_solver  # noqa: PLC0415
+
+    own_solver(settings.SOLVE_MEMORY_MB).start()
+
+
+@worker_process_shutdown.connect
+def cool_down(**_: object) -> None:
+    """Leave no solver behind."""
+    from broker.solving.supervisor import close_own_solver  # noqa: PLC0415
+
+    close_own_solver()

@@ -6,21 +6,17 @@ account that may read that folder: it is the operator's own machine.
 
 from __future__ import annotations
 
-import getpass
-import json
-import os
 import sys
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import django
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from broker import venue_commands
+from broker.command_line import ACTOR, Out, Output, do, fail, named, screen, set_up, show
 
 app = typer.Typer(no_args_is_help=True, help="Run and furnish a federation.")
 members = typer.Typer(no_args_is_help=True, help="Organisations that take part.")
@@ -33,80 +29,7 @@ app.add_typer(sites, name="sites")
 app.add_typer(tenants, name="tenants")
 app.add_typer(operators, name="operators")
 app.add_typer(classes, name="classes")
-#: tables need room when the output is a file or a pipe
-screen = Console(width=None if sys.stdout.isatty() else 120)
-ACTOR = f"cli:{getpass.getuser()}"  #: who did it, in the audit log
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-Out = Annotated[Output, typer.Option("--output", "-o", help="table or json")]
-
-
-def _setup() -> datetime:
-    """Load Django for a command; returns the time the command acts at."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
-    if os.environ["DJANGO_SETTINGS_MODULE"] == "broker.settings.dev":
-        home = Path(os.environ.get("HANSE_HOME") or ".hanse/up").resolve()
-        if not (home / "hanse.sqlite3").exists():
-            why = f"There is no federation in {home}; start one with `hanse up`, or set HANSE_HOME."
-            _fail(why, "no_database")
-    django.setup()
-    from django.db.utils import OperationalError
-    from django.utils import timezone
-
-    from federation.services.members import venue_ensure
-
-    try:
-        venue_ensure(now=timezone.now())
-    except OperationalError:
-        _fail("This federation has no database yet; start it once with `hanse up`.", "no_database")
-    return timezone.now()
-
-
-def _fail(why: str, code: str) -> None:
-    typer.echo(f"{why} ({code})", err=True)
-    raise typer.Exit(1)
-
-
-def _named(model: Any, name: str, kind: str) -> Any:
-    row = model.objects.filter(name=name).first()
-    if row is None:
-        _fail(f"There is no {kind} called {name}.", "not_found")
-    return row
-
-
-def _do(action: Any, **fields: Any) -> Any:
-    """Call a service; a refusal becomes one sentence and exit code 1."""
-    from federation.errors import (
-        FederationError,
-        InvalidTransition,
-    )
-
-    try:
-        return action(**fields)
-    except FederationError as error:
-        _fail(str(error), error.code)
-    except InvalidTransition as error:
-        _fail(f"Not possible: {error}.", "invalid_transition")
-
-
-def _show(rows: list[dict[str, Any]], output: Output) -> None:
-    if output is Output.JSON:
-        typer.echo(json.dumps(rows, default=str))
-        return
-    if not rows:
-        typer.echo("None yet.")
-        return
-    table = Table()
-    for key in rows[0]:
-        table.add_column(key.replace("_", " "))
-    for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row.values()))
-    screen.print(table)
+app.add_typer(venue_commands.app, name="venues")
 
 
 @app.command()
@@ -153,21 +76,21 @@ def market(context: typer.Context) -> None:
 @members.command("add")
 def members_add(name: str, title: str = "") -> None:
     """Add an organisation."""
-    now = _setup()
+    now = set_up()
     from federation.services.members import member_create
 
-    _do(member_create, name=name, title=title, actor=ACTOR, now=now)
+    do(member_create, name=name, title=title, actor=ACTOR, now=now)
     typer.echo(f"Member {name} added.")
 
 
 @members.command("list")
 def members_list(output: Out = Output.TABLE) -> None:
     """All organisations."""
-    _setup()
+    set_up()
     from federation.models import Member
 
     rows = Member.objects.prefetch_related("sites", "tenants")
-    _show(
+    show(
         [
             {
                 "name": m.name,
@@ -189,7 +112,7 @@ def members_statement(
     output: Out = Output.TABLE,
 ) -> None:
     """What a member's sites earned and its tenants paid in a period."""
-    _setup()
+    set_up()
     from federation.models import Member, Venue
     from federation.money import as_text
     from federation.selectors.accounts import statement
@@ -197,7 +120,7 @@ def members_statement(
 
     currency = Venue.objects.get(name=MAIN_VENUE).currency
     found = statement(
-        _named(Member, name, "member"), currency=currency, since=_utc(since), until=_utc(until)
+        named(Member, name, "member"), currency=currency, since=_utc(since), until=_utc(until)
     )
     rows: list[dict[str, Any]] = [
         {"at": x.at.isoformat(), "kind": x.kind, "what": x.what, "credits": as_text(x.amount_micro)}
@@ -213,7 +136,7 @@ def members_statement(
         {"at": "", "kind": "total", "what": what, "credits": as_text(micro)}
         for what, micro in totals.items()
     ]
-    _show(rows, output)
+    show(rows, output)
 
 
 def _utc(moment: datetime | None) -> datetime | None:
@@ -225,23 +148,23 @@ def sites_add(
     name: str, member: Annotated[str, typer.Option(help="the organisation that owns it")]
 ) -> None:
     """Add a datacenter and print its one-time join token."""
-    now = _setup()
+    now = set_up()
     from federation.models import Member, Venue
     from federation.services.members import MAIN_VENUE, site_create
 
-    owner = _named(Member, member, "member")
+    owner = named(Member, member, "member")
     venue = Venue.objects.get(name=MAIN_VENUE)
-    site = _do(site_create, name=name, member=owner, venue=venue, actor=ACTOR, now=now)
+    site = do(site_create, name=name, member=owner, venue=venue, actor=ACTOR, now=now)
     _print_token(site, now)
 
 
 @sites.command("token")
 def sites_token(name: str) -> None:
     """Print a new one-time join token; an unused earlier one stops working."""
-    now = _setup()
+    now = set_up()
     from federation.models import Site
 
-    _print_token(_named(Site, name, "site"), now)
+    _print_token(named(Site, name, "site"), now)
 
 
 def _print_token(site: Any, now: datetime) -> None:
@@ -262,11 +185,11 @@ def _print_token(site: Any, now: datetime) -> None:
 @sites.command("revoke")
 def sites_revoke(name: str) -> None:
     """Take a site's agent credential back, at once."""
-    now = _setup()
+    now = set_up()
     from federation.models import Site
     from federation.services.access import credentials_revoke
 
-    count = credentials_revoke(site=_named(Site, name, "site"), actor=ACTOR, now=now)
+    count = credentials_revoke(site=named(Site, name, "site"), actor=ACTOR, now=now)
     typer.echo(f"{count} credentials of {name} revoked.")
 
 
@@ -277,22 +200,22 @@ def sites_drain(
     reopen: Annotated[bool, typer.Option("--open", help="open it again")] = False,
 ) -> None:
     """Place nothing new at a site; what runs there goes on."""
-    now = _setup()
+    now = set_up()
     from federation.models import Site
     from federation.services.syncs import site_drain
 
-    site = _named(Site, name, "site")
-    _do(site_drain, site=site, actor=ACTOR, why=reason, now=now, drain=not reopen)
+    site = named(Site, name, "site")
+    do(site_drain, site=site, actor=ACTOR, why=reason, now=now, drain=not reopen)
     typer.echo(f"Site {name} is {site.state}.")
 
 
 @sites.command("list")
 def sites_list(output: Out = Output.TABLE) -> None:
     """All datacenters and when they were last heard of."""
-    _setup()
+    set_up()
     from federation.models import Site
 
-    _show(
+    show(
         [
             {
                 "name": s.name,
@@ -312,48 +235,48 @@ def tenants_add(
     name: str, member: Annotated[str, typer.Option(help="its home organisation")]
 ) -> None:
     """Add a tenant."""
-    now = _setup()
+    now = set_up()
     from federation.models import Member
     from federation.services.members import tenant_create
 
-    _do(tenant_create, name=name, member=_named(Member, member, "member"), actor=ACTOR, now=now)
+    do(tenant_create, name=name, member=named(Member, member, "member"), actor=ACTOR, now=now)
     typer.echo(f"Tenant {name} added. Give it funds: hanse deposit {name} AMOUNT")
 
 
 @tenants.command("token")
 def tenants_token(name: str, days: Annotated[int, typer.Option(min=1, max=366)] = 90) -> None:
     """Print an API token that acts for a tenant. Shown once."""
-    now = _setup()
+    now = set_up()
     from federation.models import Tenant
     from federation.services.access import tenant_token_issue
 
-    tenant = _named(Tenant, name, "tenant")
-    typer.echo(_do(tenant_token_issue, tenant=tenant, actor=ACTOR, days=days, now=now))
+    tenant = named(Tenant, name, "tenant")
+    typer.echo(do(tenant_token_issue, tenant=tenant, actor=ACTOR, days=days, now=now))
     typer.echo(f"Valid {days} days: hanse login URL --token TOKEN", err=True)
 
 
 @tenants.command("revoke")
 def tenants_revoke(name: str) -> None:
     """Take all API tokens of a tenant back, at once."""
-    now = _setup()
+    now = set_up()
     from federation.models import Tenant
     from federation.services.access import tenant_tokens_revoke
 
-    count = tenant_tokens_revoke(tenant=_named(Tenant, name, "tenant"), actor=ACTOR, now=now)
+    count = tenant_tokens_revoke(tenant=named(Tenant, name, "tenant"), actor=ACTOR, now=now)
     typer.echo(f"Tokens of {name} taken back: {count}.")
 
 
 @tenants.command("list")
 def tenants_list(output: Out = Output.TABLE) -> None:
     """All tenants and their funds."""
-    _setup()
+    set_up()
     from federation.models import Tenant, Venue
     from federation.money import as_text
     from federation.selectors.accounts import escrow_micro, funds_micro
     from federation.services.members import MAIN_VENUE
 
     venue = Venue.objects.get(name=MAIN_VENUE)
-    _show(
+    show(
         [
             {
                 "name": t.name,
@@ -370,13 +293,13 @@ def tenants_list(output: Out = Output.TABLE) -> None:
 @operators.command("password")
 def operators_password(name: str = "operator") -> None:
     """Give an operator a new random password, printed once; for one that was lost."""
-    now = _setup()
+    now = set_up()
     from federation.models import User
     from federation.services.access import operator_password_reset
 
     user: Any = User.objects.filter(username=name, is_staff=True).first()
     if user is None:
-        _fail(f"There is no operator called {name}.", "not_found")
+        fail(f"There is no operator called {name}.", "not_found")
     typer.echo(operator_password_reset(user=user, actor=ACTOR, now=now))
 
 
@@ -385,23 +308,23 @@ def classes_add(
     name: str, title: str = "", owner: Annotated[str, typer.Option(help="a member")] = ""
 ) -> None:
     """Register a job class."""
-    now = _setup()
+    now = set_up()
     from federation.models import Member
     from federation.services.members import class_create
 
-    member = _named(Member, owner, "member") if owner else None
-    _do(class_create, name=name, title=title, owner=member, actor=ACTOR, now=now)
+    member = named(Member, owner, "member") if owner else None
+    do(class_create, name=name, title=title, owner=member, actor=ACTOR, now=now)
     typer.echo(f"Job class {name} registered.")
 
 
 @classes.command("list")
 def classes_list(output: Out = Output.TABLE) -> None:
     """All job classes."""
-    _setup()
+    set_up()
     from federation.models import JobClass
 
     rows = JobClass.objects.select_related("owner")
-    _show(
+    show(
         [
             {"name": c.name, "title": c.title, "owner": c.owner.name if c.owner else ""}
             for c in rows
@@ -417,7 +340,7 @@ def deposit(
     key: Annotated[str | None, typer.Option(help="the same key again posts nothing")] = None,
 ) -> None:
     """Give a tenant funds: a deposit in a cash venue, an issue in a credits venue."""
-    now = _setup()
+    now = set_up()
     from federation.models import Tenant, Venue
     from federation.money import MAX_MICRO, MICRO, to_micro
     from federation.services.ledger import deposit as post_deposit
@@ -431,10 +354,10 @@ def deposit(
         typer.echo(f"AMOUNT: {amount} is not a sum of credits (bad_amount)", err=True)
         sys.exit(2)
     if not -MAX_MICRO <= credits <= MAX_MICRO or to_micro(credits) != credits * MICRO:
-        _fail(f"{amount} is more, or finer, than the ledger can hold.", "bad_amount")
-    posted = _do(
+        fail(f"{amount} is more, or finer, than the ledger can hold.", "bad_amount")
+    posted = do(
         post_deposit,
-        tenant=_named(Tenant, tenant, "tenant"),
+        tenant=named(Tenant, tenant, "tenant"),
         venue=Venue.objects.get(name=MAIN_VENUE),
         amount_micro=to_micro(credits),
         key=uuid.uuid4().hex if key is None else key,

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
+from collections.abc import Iterable
+from uuid import UUID
 
 import structlog
-from celery import shared_task
+from celery import group
 from django.conf import settings
 from django.utils import timezone
 
-from federation.decision import decide
+from broker.celery import app
+from broker.queues import STUDIES, solve_queue
+from broker.solving.apart import decide_apart, study_apart
+from broker.solving.fan_out import FanOut
+from broker.solving.supervisor import Solver, SolverFailed, own_solver
 from federation.models import Venue
-from federation.services import affinity, contracts, jobs, offers, rounds, syncs
+from federation.selectors.frozen import dues, frozen
+from federation.services import affinity, contracts, jobs, offers, rounds, studies, syncs
 
 log = structlog.get_logger("hanse")
+SLACK_S = 60.0  #: beyond a solver's own limit, before the worker's process is given up
 
 
-@shared_task
+@app.task
 def tick_rounds() -> None:
     """Open, close and publish what is due; hand closed rounds to a solver; settle paid ones."""
     now = timezone.now()
@@ -25,11 +34,21 @@ def tick_rounds() -> None:
         rounds.round_ensure_open(venue=venue, now=now)
     for round_id in rounds.rounds_close(now=now):
         log.info("round.closed", round=str(round_id))
-    for round_id in rounds.rounds_due(now=now):
-        solve_round.delay(str(round_id))
+    hand_out_rounds(rounds.rounds_due(now=now))
     rounds_out()
     for round_id in rounds.rounds_settle(now=timezone.now()):
         log.info("round.settled", round=str(round_id))
+
+
+def hand_out_rounds(round_ids: list[UUID]) -> None:
+    """Send each round to the queue of its venue."""
+    for due in dues(round_ids):
+        solve_round.apply_async(
+            (str(due.round_id),),
+            queue=solve_queue(due.venue, count=settings.SOLVE_QUEUES, pins=settings.SOLVE_PINS),
+            time_limit=due.patience_s + SLACK_S,
+            expires=max(10 * settings.TICK_S, 30),
+        )
 
 
 def rounds_out() -> None:
@@ -37,14 +56,20 @@ def rounds_out() -> None:
         log.info("round.published", round=str(round_id))
 
 
-@shared_task
+@app.task
 def solve_round(round_id: str) -> None:
-    """Claim, decide with no database open, record; then publish at once."""
-    claim = rounds.round_claim(round_id=uuid.UUID(round_id), token=uuid.uuid4(), now=timezone.now())
+    """Claim, have it decided with no database open, record; then publish at once."""
+    solver = warm_solver()
+    claim = rounds.round_claim(round_id=UUID(round_id), token=uuid.uuid4(), now=timezone.now())
     if claim is None:
         return
     started = time.monotonic()
-    decision = decide(claim.book)
+    due = frozen(claim.round_id)
+    crew = FanOut(claim.round_id, limit_s=due.limit_s, hand_out=hand_out_studies)
+    try:
+        decision = decide_apart(solver, due, crew)
+    finally:
+        crew.leave()
     took = time.monotonic() - started
     kept = rounds.round_record(claim=claim, decision=decision, solve_s=took, now=timezone.now())
     log.info(
@@ -58,7 +83,48 @@ def solve_round(round_id: str) -> None:
     rounds_out()
 
 
-@shared_task
+def warm_solver() -> Solver:
+    """This process's solver, started: a cold start costs no round its patience."""
+    solver = own_solver(settings.SOLVE_MEMORY_MB)
+    with contextlib.suppress(SolverFailed):  # the errand itself will say so, and be ended by it
+        solver.ready()
+    return solver
+
+
+@app.task
+def tick_studies() -> None:
+    """Hand out again what was lost; complete reports whose last part has come in."""
+    now = timezone.now()
+    for report in studies.reports_gather(now=now):
+        log.info("study.gathered", study=str(report))
+    hand_out_studies(studies.studies_due(now=now))
+
+
+def hand_out_studies(study_ids: Iterable[UUID]) -> None:
+    """Fan out: one message for each study, taken by whichever worker is free."""
+    asked = [run_study.s(str(study_id)) for study_id in study_ids]
+    if asked:
+        group(asked).apply_async(queue=STUDIES)
+
+
+@app.task
+def run_study(study_id: str) -> None:
+    """Claim a study, have it answered, keep the answer; hand out what comes next."""
+    solver = warm_solver()
+    claim = studies.study_claim(
+        study_id=UUID(study_id),
+        token=uuid.uuid4(),
+        now=timezone.now(),
+        at_once=settings.STUDIES_AT_ONCE,
+    )
+    if claim is None:
+        return
+    answered = study_apart(solver, claim)
+    log.info("study.answered", study=study_id, kind=claim.kind, kept=answered.kept)
+    hand_out_studies(answered.next)
+
+
+@app.task
 def tick_clocks() -> None:
     """The broker's own pulse, silent sites, fences, deadlines."""
     now = timezone.now()
@@ -74,7 +140,7 @@ def tick_clocks() -> None:
         log.info("job.expired", job=str(job_id))
 
 
-@shared_task
+@app.task
 def tick_contracts() -> None:
     """Hold contracts over, measure the finished ones, pay them."""
     now = timezone.now()
@@ -85,16 +151,20 @@ def tick_contracts() -> None:
         log.info("contract.settled", contract=str(contract.pk), paid_micro=contract.paid_micro)
 
 
-@shared_task
+@app.task
 def tick_affinity() -> None:
     """Fold new measurements into the affinities."""
     for pool, job_class, speed in affinity.affinity_refit(now=timezone.now()):
         log.info("affinity.refit", pool=pool, job_class=job_class, samples_per_s=round(speed, 3))
 
 
-@shared_task
+@app.task
 def tick_housekeeping() -> None:
     """Retention."""
-    forgotten = rounds.snapshots_forget(now=timezone.now())
+    now = timezone.now()
+    forgotten = rounds.snapshots_forget(now=now)
     if forgotten:
         log.info("snapshots.forgotten", count=forgotten)
+    dropped = studies.studies_forget(now=now)
+    if dropped:
+        log.info("studies.forgotten", count=dropped)

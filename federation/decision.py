@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from economics.book import read_book
 from economics.certificate import verify
-from economics.errors import BadBook, NotCertified, NotCleared
+from economics.errors import BadBook, EconomicsError, NotCertified, NotCleared
+
+LONGEST = 900  #: characters of a sentence that is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,20 @@ class Decision:
     void_code: str = ""
     void_why: str = ""
 
+    def document(self) -> dict[str, Any]:
+        """As it travels from the process that solves."""
+        return {"clearing": self.clearing, "void_code": self.void_code, "void_why": self.void_why}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Decision:
+        """The decision that `document` wrote."""
+        return cls(document["clearing"], document["void_code"], document["void_why"])
+
+    @classmethod
+    def void(cls, code: str, why: str) -> Decision:
+        """No clearing, for this reason."""
+        return cls(None, code, why[:LONGEST])
+
 
 def decide(book: dict[str, Any]) -> Decision:
     """Clear, price and certify; whatever fails becomes a reason to void, never a number."""
@@ -25,14 +42,21 @@ def decide(book: dict[str, Any]) -> Decision:
 
     try:
         clearing = decide_book(read_book(book))
-    except BadBook as error:
-        return Decision(None, "bad_book", str(error)[:900])
-    except NotCleared as error:
-        return Decision(None, "not_cleared", f"The solver ended with status {error.status}.")
-    except NotCertified as error:
-        return Decision(None, "not_certified", "; ".join(error.failures)[:900])
+    except EconomicsError as error:
+        return Decision.void(*refusal(error))
     failures = [c.check for c in verify(book, clearing) if not c.holds]
     if failures:
         why = f"An independent check of the clearing failed: {', '.join(failures)}."
-        return Decision(None, "not_certified", why[:900])
+        return Decision.void("not_certified", why)
     return Decision(clearing)
+
+
+def refusal(error: EconomicsError) -> tuple[str, str]:
+    """Code and sentence of what the mathematics said no to."""
+    if isinstance(error, BadBook):
+        return "bad_book", str(error)
+    if isinstance(error, NotCleared):
+        return "not_cleared", f"The solver ended with status {error.status}."
+    if isinstance(error, NotCertified):
+        return "not_certified", "; ".join(error.failures)
+    return "not_decided", f"The book could not be decided: {error}."

@@ -34,6 +34,7 @@ BROKER_COMMANDS = (
     "tenants",
     "operators",
     "classes",
+    "venues",
     "deposit",
     "market",
 )

@@ -151,3 +151,84 @@ class MeOut(serializers.Serializer[Any]):
     member = serializers.CharField(allow_null=True)
     tenant = serializers.CharField(allow_null=True)
     funds = FundsOut(allow_null=True)
+
+
+class PlacedOut(serializers.Serializer[Any]):
+    """Where the job would have run in that round. Prices: credits per GPU-hour."""
+
+    pool = serializers.CharField()
+    gpus = serializers.IntegerField()
+    samples = serializers.IntegerField(help_text="in the round")
+    price = serializers.CharField(help_text="with the job in the book")
+    price_before = serializers.CharField(help_text="as published")
+    payment = serializers.CharField(help_text="for the round")
+
+
+class WouldRunAtOut(serializers.Serializer[Any]):
+    """The cheapest bid that gains at those prices, credits per million samples."""
+
+    pool = serializers.CharField()
+    value = serializers.CharField()
+
+
+class QuoteAnswerOut(serializers.Serializer[Any]):
+    runs = serializers.BooleanField()
+    placed = PlacedOut(many=True)
+    reason = Reason(allow_null=True, help_text="why it would not run")
+    would_run_at = WouldRunAtOut(allow_null=True)
+    displaces_own = serializers.ListField(
+        child=serializers.UUIDField(), help_text="jobs of the caller that would have had less"
+    )
+    displaces_others = serializers.IntegerField(help_text="how many jobs of others")
+
+
+class QuoteOut(serializers.Serializer[Any]):
+    """What the last round would have said to one job more."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    round = serializers.IntegerField(help_text="whose book it was asked against")
+    state = serializers.CharField(help_text="PENDING, RUNNING, DONE or FAILED")
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    job_class = serializers.CharField()
+    gpus = serializers.ListField(child=serializers.IntegerField())
+    value = serializers.CharField()
+    failed = Reason(allow_null=True)
+    answer = QuoteAnswerOut(allow_null=True)
+
+
+class QuotesOut(serializers.Serializer[Any]):
+    results = QuoteOut(many=True)
+
+
+class ContributionOut(serializers.Serializer[Any]):
+    """One tenant in one round. Money is credits of the round as decimal text."""
+
+    tenant = serializers.CharField()
+    jobs = serializers.IntegerField()
+    gpu_hours = serializers.FloatField()
+    share = serializers.FloatField(help_text="of the GPU-hours traded")
+    worth = serializers.CharField(help_text="of its deliveries, less transfer and moving")
+    paid = serializers.CharField()
+    surplus = serializers.CharField(help_text="worth less paid")
+    at_least = serializers.CharField(help_text="its contribution is certified not to be less")
+    marginal = serializers.CharField(allow_null=True, help_text="null: not cleared without it")
+    low = serializers.CharField(allow_null=True)
+    high = serializers.CharField(allow_null=True)
+    would_pay = serializers.CharField(allow_null=True, help_text="under VCG, for the same award")
+    exact = serializers.BooleanField(allow_null=True)
+    failed = Reason(allow_null=True)
+
+
+class ReportOut(serializers.Serializer[Any]):
+    """What tenants brought to a round."""
+
+    round = serializers.IntegerField()
+    state = serializers.CharField(help_text="PENDING, RUNNING, DONE or FAILED")
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    share = serializers.FloatField(help_text="tenants below it are not cleared without")
+    note = serializers.CharField()
+    failed = Reason(allow_null=True)
+    tenants = ContributionOut(many=True)

@@ -9,7 +9,7 @@ from django.contrib.auth.admin import GroupAdmin as StockGroupAdmin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group
 from django.db.models import Model
-from django.forms import ModelForm
+from django.forms import ChoiceField, ModelForm
 from django.http import HttpRequest
 from django.utils import timezone
 from knox.models import get_token_model
@@ -18,6 +18,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from broker.console.access import actor_of
 from federation import models
+from federation.policies import WORDS, policy_problems
 from federation.services.story import tell
 
 
@@ -94,6 +95,13 @@ _look_only(
     search_fields=["key"],
 )
 _look_only(
+    models.Study,
+    list_display=["kind", "round", "state", "tenant", "requested_by", "created_at"],
+    list_filter=["kind", "state"],
+    list_select_related=["round__venue", "tenant"],
+    exclude=["token", "payload", "result"],
+)
+_look_only(
     models.Event,
     list_display=["at", "subject", "subject_id", "event", "actor", "why"],
     list_filter=["subject"],
@@ -128,15 +136,38 @@ def _change(form: ModelForm[Any], name: str) -> str:
     return f"{name}: {form.initial.get(name, 'unset')} → {form.cleaned_data.get(name)}"
 
 
+class VenueForm(ModelForm):  # type: ignore[type-arg]
+    """A venue's rules. A policy is rehearsed before it is kept: a bad one would void each round."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        policy = self.fields["policy"]
+        assert isinstance(policy, ChoiceField)  # noqa: S101 - the model's field has choices
+        policy.choices = [(name, f"{name}: {words}") for name, words in WORDS.items()]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "policy" in cleaned:
+            parameters = cleaned.get("policy_parameters") or {}
+            if not isinstance(parameters, dict):
+                self.add_error("policy_parameters", 'An object is expected, such as {"alpha": 0.5}')
+                return cleaned
+            for problem in policy_problems(cleaned["policy"], parameters):
+                self.add_error("policy_parameters", f"{problem.path}: {problem.why}")
+        return cleaned
+
+
 @admin.register(models.Venue)
 class VenueAdmin(TellsItsStory):
     """The rules of a market. They are read when a round closes and frozen in its snapshot."""
 
     subject = "venue"
-    list_display = ["name", "currency", "round_s", "seller_share", "epsilon", "paused"]
+    form = VenueForm
+    list_display = ["name", "currency", "round_s", "policy", "seller_share", "epsilon", "paused"]
     fieldsets = [
         (None, {"fields": ["name", "currency", "paused"]}),
         ("Rounds", {"fields": ["round_s", "solve_patience_s", "retention_days"]}),
+        ("Policy", {"fields": ["policy", "policy_parameters"]}),
         ("Prices", {"fields": ["seller_share", "epsilon", "core_repair"]}),
         (
             "Leases",

@@ -8,6 +8,7 @@ import environ
 import structlog
 
 from broker.logs import PROCESSORS
+from broker.queues import MAIN, queues
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -125,6 +126,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {
         "anon": env("HANSE_RATE_ANON", default="60/min"),
         "user": env("HANSE_RATE_USER", default="1200/min"),
+        "quotes": env("HANSE_RATE_QUOTES", default="60/min"),
     },
     #: proxies of ours in front: only so many addresses of X-Forwarded-For are believed
     "NUM_PROXIES": env.int("HANSE_PROXIES", default=0),
@@ -191,6 +193,17 @@ PULSE_GAP_S = env.float("HANSE_PULSE_GAP_S", default=20.0)
 JOIN_TOKEN_TTL_S = env.float("HANSE_JOIN_TOKEN_TTL_S", default=3600.0)
 LOG_CAP_BYTES = env.int("HANSE_LOG_CAP_BYTES", default=8 * 2**20)
 
+#: memory of the process that solves; a round that needs more is void
+SOLVE_MEMORY_MB = env.int("HANSE_SOLVE_MEMORY_MB", default=4096)
+#: queues that rounds are spread over by the name of their venue
+SOLVE_QUEUES = max(1, env.int("HANSE_SOLVE_QUEUES", default=4))
+#: venues whose rounds go to a queue of a name of their own: venue=name,venue=name
+SOLVE_PINS: dict[str, str] = env.dict("HANSE_SOLVE_PINS", default={})
+#: reports and quotes that may be computed at once, over all workers; 0 = as many as workers take
+STUDIES_AT_ONCE = env.int("HANSE_STUDIES_AT_ONCE", default=0)
+#: a tenant with a smaller share of a round's GPU-hours is reported by its bound alone
+STUDY_SHARE = env.float("HANSE_STUDY_SHARE", default=0.01)
+
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_TIME_LIMIT = 600
@@ -198,7 +211,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
-CELERY_TASK_DEFAULT_QUEUE = "hanse"
+CELERY_TASK_DEFAULT_QUEUE = MAIN
+CELERY_TASK_QUEUES = queues(count=SOLVE_QUEUES, pins=SOLVE_PINS)
 
 LOGGING = {
     "version": 1,

@@ -53,5 +53,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 STATIC_ROOT = HOME / "static"  # empty: files are found in the packages that ship them
 STATIC_ROOT.mkdir(exist_ok=True)
+#: two processes serve everything: the ticks must always find one of them free
+STUDIES_AT_ONCE = env.int("HANSE_STUDIES_AT_ONCE", default=1)
 CELERY_BEAT_SCHEDULE_FILENAME = str(HOME / "beat-schedule")
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1.0

@@ -96,7 +96,8 @@ class Pressure:
         """A number for each entry's run, (E,); entries without a limit are runs of their own."""
         bins = self.fleet.edges.shape[1] + 1
         place = np.where(self._limited, self.bin_of(need), bins - 1)
-        return self.crowd.kind * bins + place
+        code: Index = self.crowd.kind * bins + place
+        return code
 
     def _with_runs(self, need: Array) -> _Programme:
         """The programme, with a row pair for each of these runs; basis and older runs are kept."""

@@ -3,11 +3,11 @@
     maximise    sum over jobs of w_j log(delivered_j)
     such that   pools sell what they have, and each job keeps to its units, its demand and its floor
 
-At given rents every job's best delivery is known exactly: its own slope w_j / u meets the lower hull
-of its ways (`fleet.py`). Jobs of one kind whose best rates lie between the same outputs are a run,
-as in `pressure.py`, and scale together; the logarithm of the scale is cut into a few chords. The
-programme over runs gives new rents, and with them new best deliveries; the chords get shorter each
-time. What is left of the deliveries after they are fitted into the pools is the answer.
+At given rents every job's best delivery is known exactly: its own slope w_j / u meets the lower
+hull of its ways (`fleet.py`). Jobs of one kind whose best rates lie between the same outputs are a
+run, as in `pressure.py`, and scale together; the logarithm of the scale is cut into a few chords.
+The programme over runs gives new rents, and with them new best deliveries; the chords get shorter
+each time. What is left of the deliveries after they are fitted into the pools is the answer.
 
 The certificate does not rest on the method. At any rents λ >= 0 the optimum is at most
 
@@ -55,7 +55,7 @@ def share(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array, *, gap: float)
     Every entry is one job. Raises NotCleared when MOST_PROGRAMMES do not prove it.
     """
     pressure, claim = Pressure(fleet, crowd), budget / budget.sum()
-    rent, span = rent / budget.sum(), WIDEST
+    rent, span, last = rent / budget.sum(), WIDEST, np.inf
     for programme in range(1, MOST_PROGRAMMES + 1):
         runs = _Runs.of(pressure, claim, best_deliveries(fleet, crowd, claim, rent), span)
         scale, rent = runs.solve()
@@ -63,7 +63,8 @@ def share(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array, *, gap: float)
         found = largest(fleet, crowd, claim, rent) - float(claim @ np.log(delivered))
         if found <= gap:
             return Shared(delivered, found, programme)
-        span = span if runs.at_edge(scale) else span * SHRINK
+        wide = runs.at_edge(scale) and found < last / 2
+        span, last = span if wide else span * SHRINK, found
     raise NotCleared("the slopes did not settle")
 
 
@@ -78,7 +79,8 @@ def best_deliveries(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array) -> A
     matched = np.full(end.shape, np.inf)  # where the slope of the logarithm is that of the hull
     np.divide(budget[:, None], slope[:, :-1], out=matched, where=slope[:, :-1] > 0)
     wanted = np.where(there, np.minimum(end, matched), 0.0).max(axis=1)
-    return np.clip(wanted, crowd.least, np.maximum(crowd.reach(fleet), crowd.least))
+    best: Array = np.clip(wanted, crowd.least, np.maximum(crowd.reach(fleet), crowd.least))
+    return best
 
 
 def largest(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array) -> float:

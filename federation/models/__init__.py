@@ -9,6 +9,7 @@ from federation.models.offers import JobClass, MeasuredAffinity, Offer, OfferAff
 from federation.models.reports import LogChunk, Report
 from federation.models.rounds import PoolPrice, Round, RoundOffer, Snapshot
 from federation.models.sites import AgentCredential, JoinToken, Pool, Site
+from federation.models.studies import Study
 from federation.models.venues import Venue
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RoundOffer",
     "Site",
     "Snapshot",
+    "Study",
     "Tenant",
     "User",
     "Venue",

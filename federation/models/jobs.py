@@ -42,6 +42,8 @@ class Job(Identified):
     preemptible = models.BooleanField(default=True)
     max_runtime_s = models.FloatField()
     grace_s = models.FloatField()
+    #: jobs of one group differ only in their bids and amounts; see federation.grouping
+    group = models.CharField(max_length=32, blank=True, default="", editable=False)
 
     state = state_field(MACHINE, JobState.PENDING)
     reason_code = models.CharField(max_length=64, blank=True)

@@ -38,11 +38,20 @@ class Round(Identified):
     regret = models.FloatField(null=True, blank=True)
     certified = models.BooleanField(default=False)
     solve_s = models.FloatField(null=True, blank=True)
+    #: the jobs that it left out have not all been told why
+    explanations_due = models.BooleanField(default=False)
     void_code = models.CharField(max_length=64, blank=True)
     void_why = models.CharField(max_length=1000, blank=True)
 
     class Meta:
         ordering = ("-created_at",)
+        indexes = [
+            models.Index(
+                fields=["cleared_at"],
+                condition=Q(explanations_due=True),
+                name="round_owes_explanations",
+            )
+        ]
         constraints = [
             state_constraint(MACHINE),
             models.UniqueConstraint(fields=["venue", "number"], name="round_number_is_unique"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from economics.rows import POLICIES
 from federation.models.base import Identified, name_field
 
 DAY = 86400.0
@@ -13,6 +14,11 @@ DAY = 86400.0
 def between(least: float, most: float) -> list[MinValueValidator | MaxValueValidator]:
     """Validators of a closed range: an absurd setting must not stop the market."""
     return [MinValueValidator(least), MaxValueValidator(most)]
+
+
+def policy_choices() -> list[tuple[str, str]]:
+    """The policies that the market knows, for forms; the database takes any name."""
+    return [(name, name) for name in POLICIES]
 
 
 class Venue(Identified):
@@ -47,6 +53,15 @@ class Venue(Identified):
         validators=between(1, 36600),
         help_text="Snapshots keep their body this long; their hash is kept for good.",
     )
+    policy = models.CharField(
+        max_length=32,
+        choices=policy_choices,
+        default="surplus",
+        help_text="What a round aims at.",
+    )
+    policy_parameters = models.JSONField(
+        default=dict, blank=True, help_text="The policy's own numbers, by name."
+    )
     seller_share = models.FloatField(default=0.5, validators=between(0, 1))
     epsilon = models.FloatField(default=0.005, validators=between(0, 0.5))
     core_repair = models.BooleanField(default=True)
@@ -57,3 +72,7 @@ class Venue(Identified):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """A form sends empty parameters as null. What they may hold is `federation.policies`'."""
+        self.policy_parameters = self.policy_parameters or {}

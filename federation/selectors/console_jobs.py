@@ -70,6 +70,7 @@ def attempts_of(job: Job) -> list[Lease]:
     return list(
         Lease.objects.filter(job=job)
         .select_related("site", "pool__site", "round")
+        .defer("round__clearing")
         .order_by("-attempt")
     )
 

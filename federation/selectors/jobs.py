@@ -55,6 +55,7 @@ def job_why(job: Job) -> dict[str, Any]:
     awards = (
         Assignment.objects.filter(job=job)
         .select_related("round", "pool__site")
+        .defer("round__clearing")
         .order_by("-round__number")[:ROUNDS_SHOWN]
     )
     rounds: list[dict[str, Any]] = [

@@ -50,6 +50,7 @@ def offers_open(venue: Venue, *, now: datetime) -> list[dict[str, Any]]:
 
 
 def _last_prices(venue: Venue) -> dict[Any, str]:
-    last = Round.objects.filter(venue=venue, published_at__isnull=False).order_by("-number").first()
+    published = Round.objects.filter(venue=venue, published_at__isnull=False)
+    last = published.order_by("-number").values_list("pk", flat=True).first()
     rows = PoolPrice.objects.filter(round=last).values_list("pool_id", "price_micro")
     return {pool: as_text(price) for pool, price in rows}

@@ -89,6 +89,7 @@ def contracts_hold_over(*, now: datetime, limit: int = 500) -> list[Contract]:
         )
         .filter(Q(ends_at__lt=now) | Q(to_end=True, delivered__gte=F("contracted")))
         .select_related("lease__job__venue", "lease__site__member", "round")
+        .defer("round__clearing")
     )
     done = []
     for contract in late.order_by("created_at")[:limit]:
@@ -135,16 +136,20 @@ def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
     costs: bid again, it would be outbid and stranded for good. Its contract now covers the rest,
     and the book no longer holds it.
     """
-    running = Contract.objects.filter(
-        state=ContractState.RUNNING,
-        superseded_at__isnull=True,
-        to_end=False,
-        lease__state=LeaseState.ACTIVE,
-        lease__revoke_asked_at__isnull=True,
-        lease__job__venue=venue,
-        lease__job__preemptible=True,
-        basis=Contract.Basis.SAMPLES,
-    ).select_related("lease__job__venue", "lease__site__member", "round")
+    running = (
+        Contract.objects.filter(
+            state=ContractState.RUNNING,
+            superseded_at__isnull=True,
+            to_end=False,
+            lease__state=LeaseState.ACTIVE,
+            lease__revoke_asked_at__isnull=True,
+            lease__job__venue=venue,
+            lease__job__preemptible=True,
+            basis=Contract.Basis.SAMPLES,
+        )
+        .select_related("lease__job__venue", "lease__site__member", "round")
+        .defer("round__clearing")
+    )
     done = []
     for contract in running:
         lease = contract.lease
@@ -258,8 +263,10 @@ def _measure_overdue(now: datetime) -> list[Contract]:
 
 def contracts_settle(*, now: datetime, limit: int = 1000) -> list[Contract]:
     """Pay what was delivered, at most what was contracted; refund the rest of the escrow."""
-    due = Contract.objects.filter(state=ContractState.MEASURED).select_related(
-        "lease__job__venue", "lease__job__tenant", "lease__site__member", "round"
+    due = (
+        Contract.objects.filter(state=ContractState.MEASURED)
+        .select_related("lease__job__venue", "lease__job__tenant", "lease__site__member", "round")
+        .defer("round__clearing")
     )
     return [c for c in due.order_by("created_at")[:limit] if _settle(c, now)]
 

@@ -16,6 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from federation.errors import BadInput, FieldProblem, Refused
+from federation.grouping import Traits, group_of
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.models import IdempotencyKey, Job, JobClass, Lease, Tenant, Venue
@@ -139,6 +140,7 @@ def _create(
         preemptible=draft.preemptible,
         max_runtime_s=draft.max_runtime_s or DEFAULT_RUNTIME_S,
         grace_s=DEFAULT_GRACE_S if draft.grace_s is None else draft.grace_s,
+        group=_group(tenant, job_class, draft),
         reason_code="queued",
         reason="Waits for the next round.",
         created_at=now,
@@ -146,6 +148,20 @@ def _create(
     )
     tell("job", job.pk, "submit", now=now, actor=actor, to_state=job.state)
     return job
+
+
+def _group(tenant: Tenant, job_class: JobClass, draft: JobDraft) -> str:
+    traits = Traits(
+        home=tenant.member_id,
+        job_class=job_class.pk,
+        kind=Job.Kind.TRAINING,
+        gpus=draft.gpus,
+        gpu_kinds=draft.gpu_kinds,
+        sites_allow=draft.sites_allow,
+        sites_deny=draft.sites_deny,
+        pools=draft.pools,
+    )
+    return group_of(traits)
 
 
 def _problems(draft: JobDraft, job_class: JobClass | None, now: datetime) -> list[FieldProblem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -12,11 +13,20 @@ from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.machines.site import SiteState
-from federation.models import Assignment, Job, Lease, Round
+from federation.models import Assignment, Job, Lease, Round, Venue
 from federation.services.contracts import contract_open, end_expected
 from federation.services.leases import lease_offer, orders_changed, revoke_ask
 
 Status = Assignment.Status
+
+
+@dataclass(frozen=True, slots=True)
+class AwardTerms:
+    """What the contract of an award says."""
+
+    contracted: int  #: samples
+    payment_micro: int
+    ends_at: datetime
 
 
 def assignment_carry_out(*, assignment: Assignment, now: datetime) -> str:
@@ -49,6 +59,7 @@ def waiting_place(*, job_id: UUID, now: datetime) -> None:
     waiting = (
         Assignment.objects.filter(job_id=job_id, status=Status.WAITING)
         .select_related("round", "pool__site")
+        .defer("round__clearing")
         .order_by("-round__number")
         .first()
     )
@@ -105,27 +116,31 @@ def _prolong(assignment: Assignment, lease: Lease, now: datetime) -> str:
     return _set(assignment, Status.PLACED, "prolonged")
 
 
-def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None:
-    """The contract of the award: for one round, or for all the work when not preemptible."""
+def award_terms(assignment: Assignment, job: Job, venue: Venue, now: datetime) -> AwardTerms:
+    """The contract of an award: for one round, or for all the work when not preemptible."""
     contracted, payment = assignment.samples, assignment.payment_micro
-    ends_at = now + timedelta(seconds=job.venue.round_s)
-    if not job.preemptible:
-        remaining = max(job.samples - job.samples_done, contracted)
-        # its share of the tenant's funds as the book divided them among the tenant's jobs
-        room = min(job.max_cost_micro - job.spent_micro - job.held_micro, assignment.budget_micro)
-        full = -(-payment * remaining // max(contracted, 1))
-        if full > room:  # sell what the tenant can pay; the rest is decided when it runs out
-            remaining = max(contracted, remaining * room // full)
-            full = max(payment, payment * remaining // max(contracted, 1))
-        contracted, payment = remaining, full
-        ends_at = end_expected(remaining, assignment.samples_per_s, job.venue, now)
+    if job.preemptible:
+        return AwardTerms(contracted, payment, now + timedelta(seconds=venue.round_s))
+    remaining = max(job.samples - job.samples_done, contracted)
+    # its share of the tenant's funds as the book divided them among the tenant's jobs
+    room = min(job.max_cost_micro - job.spent_micro - job.held_micro, assignment.budget_micro)
+    full = -(-payment * remaining // max(contracted, 1))
+    if full > room:  # sell what the tenant can pay; the rest is decided when it runs out
+        remaining = max(contracted, remaining * room // full)
+        full = max(payment, payment * remaining // max(contracted, 1))
+    ends_at = end_expected(remaining, assignment.samples_per_s, venue, now)
+    return AwardTerms(remaining, full, ends_at)
+
+
+def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None:
+    terms = award_terms(assignment, job, job.venue, now)
     contract_open(
         lease=lease,
         round=assignment.round,
         price_micro=assignment.price_micro,
-        contracted=contracted,
-        payment_micro=payment,
-        ends_at=ends_at,
+        contracted=terms.contracted,
+        payment_micro=terms.payment_micro,
+        ends_at=terms.ends_at,
         to_end=not job.preemptible,
         now=now,
     )

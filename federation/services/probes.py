@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Min, Q, QuerySet
 
+from federation.bulk import IdText
 from federation.errors import Refused
 from federation.machines.job import JobState
 from federation.matching import gpus_held, permits
@@ -29,30 +32,16 @@ def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
     seconds at the site's reserve price, paid by GPU time, since no rate per sample is known yet.
     One job speaks for its class and size. Returns what each such job is to be told.
     """
-    offers = list(current_offers(venue, now))
-    cells = believed_cells(offers)
-    lines = list(
-        OfferPool.objects.filter(offer__in=offers)
-        .select_related("pool__site")
-        .order_by("reserve_micro", "pool__site__name", "pool__name")
-    )
-    held = gpus_held(venue)
+    desk = _desk(venue, now)
     told: dict[UUID, tuple[str, str]] = {}
     spoken_for: set[tuple[UUID, int]] = set()
-    for job in _waiting(venue):
-        allowed = [line for line in lines if permits(job, line.pool)]
-        if not allowed or any(
-            speed_at(cells, line.pool_id, job.job_class_id, int(size))
-            for line in allowed
-            for size in job.gpus
-        ):
-            continue  # nowhere to measure, or known somewhere
-        size = min(int(g) for g in job.gpus)
-        if (job.job_class_id, size) in spoken_for or _under_way(job, size, allowed):
+    for job in _waiting(venue, desk):
+        allowed, size = desk.allowed[_key(job)], _least(job)
+        if (job.job_class_id, size) in spoken_for or desk.under_way(job):
             told[job.pk] = ("probing", f"The speed of {job.job_class} is being measured.")
             continue
-        free = [line for line in allowed if line.gpus - held[line.pool_id] >= size]
-        answer = _speak(job, size, free, now)
+        free = [line for line in allowed if line.gpus - desk.held[line.pool_id] >= size]
+        answer = _speak(job, desk.probes[job.pk], free, now)
         if answer is not None:
             told[job.pk] = answer
             if answer[0] == "probing":
@@ -60,11 +49,78 @@ def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
     return told
 
 
-def _waiting(venue: Venue) -> Iterator[Job]:
-    rows = Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING, state=JobState.PENDING)
-    return (
-        rows.select_related("job_class", "tenant", "venue").order_by("created_at", "id").iterator()
+@dataclass(slots=True)
+class _Desk:
+    """What is known of the groups of jobs that nobody can run yet, by `_key`."""
+
+    allowed: dict[str, list[OfferPool]]  #: pools of the groups that want measuring
+    held: dict[UUID, int]  #: pool -> GPUs that are not free
+    probes: dict[UUID, list[Job]]  #: job -> its own probes so far, oldest first
+    measured: dict[str, bool]  #: whether a probe of a group is under way or has succeeded
+
+    def under_way(self, job: Job) -> bool:
+        key = _key(job)
+        if key not in self.measured:
+            self.measured[key] = _under_way(job, _least(job), self.allowed[key])
+        return self.measured[key]
+
+
+def _desk(venue: Venue, now: datetime) -> _Desk:
+    """One look at the market for each group of waiting jobs, and more at those without a speed."""
+    offers = list(current_offers(venue, now))
+    cells = believed_cells(offers)
+    lines = list(
+        OfferPool.objects.filter(offer__in=offers)
+        .select_related("pool__site")
+        .order_by("reserve_micro", "pool__site__name", "pool__name")
     )
+    allowed: dict[str, list[OfferPool]] = {}
+    for job in _speakers(venue):
+        own = [line for line in lines if permits(job, line.pool)]
+        known = any(
+            speed_at(cells, line.pool_id, job.job_class_id, int(size))
+            for line in own
+            for size in job.gpus
+        )
+        if own and not known:  # else nowhere to measure, or known somewhere
+            allowed[_key(job)] = own
+    probes: dict[UUID, list[Job]] = defaultdict(list)
+    if allowed:
+        sent = Job.objects.filter(venue=venue, kind=Job.Kind.PROBE, parent__ended_at__isnull=True)
+        for probe in sent.order_by("created_at", "id"):
+            if probe.parent_id is not None:
+                probes[probe.parent_id].append(probe)
+    return _Desk(allowed, gpus_held(venue), probes, measured={})
+
+
+def _key(job: Job) -> str:
+    return job.group or str(job.pk)
+
+
+def _least(job: Job) -> int:
+    return min(int(size) for size in job.gpus)
+
+
+def _queue(venue: Venue) -> QuerySet[Job]:
+    return Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING, state=JobState.PENDING)
+
+
+def _speakers(venue: Venue) -> Iterator[Job]:
+    """One waiting job of each group, and every one that has no group."""
+    rows = _queue(venue).order_by()
+    first = rows.exclude(group="").values("group").annotate(one=Min(IdText("id")))
+    ids = [UUID(job) for job in first.values_list("one", flat=True)]
+    ids += rows.filter(group="").values_list("pk", flat=True)
+    return iter(Job.objects.in_bulk(ids).values())
+
+
+def _waiting(venue: Venue, desk: _Desk) -> Iterator[Job]:
+    """Waiting jobs that want measuring, the oldest first."""
+    if not desk.allowed:
+        return iter(())
+    rows = _queue(venue).filter(Q(group__in=desk.allowed) | Q(group=""))
+    ordered = rows.select_related("job_class", "tenant", "venue").order_by("created_at", "id")
+    return (job for job in ordered.iterator() if _key(job) in desk.allowed)
 
 
 def _under_way(job: Job, size: int, allowed: list[OfferPool]) -> bool:
@@ -81,10 +137,11 @@ def _under_way(job: Job, size: int, allowed: list[OfferPool]) -> bool:
     )
 
 
-def _speak(job: Job, size: int, free: list[OfferPool], now: datetime) -> tuple[str, str] | None:
+def _speak(
+    job: Job, own: list[Job], free: list[OfferPool], now: datetime
+) -> tuple[str, str] | None:
     """Place the probes of one job; what to tell its tenant, None when it was rejected."""
-    own = list(Job.objects.filter(parent=job, kind=Job.Kind.PROBE).order_by("created_at", "id"))
-    failed = [p for p in own if p.reason_code != PROBE_LOST]
+    size, failed = _least(job), [p for p in own if p.reason_code != PROBE_LOST]
     if len(failed) >= MAX_FAILED or len(own) >= MAX_TRIES:
         _reject(job, own[-1], now)
         return None

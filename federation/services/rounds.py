@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
 from django.db.models import Exists, OuterRef, Q
 
-from economics.book import document_sha256
+from federation.bulk import rows_insert, uncollected
 from federation.decision import Decision
 from federation.machines.contract import MACHINE as CONTRACT
 from federation.machines.contract import ContractState
@@ -34,24 +36,45 @@ from federation.models import (
 from federation.services.contracts import last_laps
 from federation.services.leases import job_close, revoke_ask
 from federation.services.ledger import stability_transfer
-from federation.services.placement import assignment_carry_out, waiting_expire
+from federation.services.outcomes import outcomes_tell, rounds_explain
+from federation.services.placement import waiting_expire
 from federation.services.probes import probes_place
+from federation.services.publication import awards_carry_out
 from federation.services.story import move, tell
-from federation.snapshot import Book, awards_read, bid_limits, book_build, pack, price_micro, unpack
+from federation.snapshot import (
+    Book,
+    awards_read,
+    book_build,
+    outcomes_read,
+    pack,
+    price_micro,
+    running_jobs,
+    seal,
+    unpack,
+)
 
 log = logging.getLogger("hanse")
 MAX_CLAIMS = 3  #: workers that may try a round before it is void
+AWARD_FIELDS = (
+    *("job_id", "pool_id", "gpus", "samples", "samples_per_s"),
+    *("price_micro", "payment_micro", "budget_micro"),
+)
 DECIDING = (RoundState.CLOSED, RoundState.SOLVING, RoundState.CLEARED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RoundClaim:
     """The right to decide a round until its deadline. `token` guards the record."""
 
     round_id: UUID
     number: int
     token: UUID
-    book: dict[str, Any]
+    body: bytes  #: the book as it is stored
+
+    @cached_property
+    def book(self) -> dict[str, Any]:
+        """The frozen book, read when it is first asked for."""
+        return unpack(self.body)
 
 
 def round_ensure_open(*, venue: Venue, now: datetime) -> Round | None:
@@ -63,10 +86,11 @@ def round_ensure_open(*, venue: Venue, now: datetime) -> Round | None:
         Venue.objects.select_for_update().get(pk=venue.pk)
         if Round.objects.filter(venue=venue, state=RoundState.OPEN).exists():
             return None
-        last = Round.objects.filter(venue=venue).order_by("-number").first()
+        numbers = Round.objects.filter(venue=venue).order_by("-number")
+        last = numbers.values_list("number", flat=True).first() or 0
         opened = Round.objects.create(
             venue=venue,
-            number=last.number + 1 if last else 1,
+            number=last + 1,
             closes_at=now + timedelta(seconds=venue.round_s),
             created_at=now,
         )
@@ -83,24 +107,26 @@ def rounds_close(*, now: datetime) -> list[UUID]:
     due = Round.objects.filter(
         state=RoundState.OPEN, closes_at__lte=now, venue__paused=False
     ).select_related("venue")
-    closed = []
-    for round in due:
-        with transaction.atomic():
-            Venue.objects.select_for_update().get(pk=round.venue_id)
-            if Round.objects.filter(venue=round.venue, state__in=DECIDING).exists():
-                continue
-            probing = probes_place(venue=round.venue, now=now)
-            last_laps(venue=round.venue, now=now)
-            book = book_build(venue=round.venue, now=now)
-            _tell_left_out(round, book, probing, now)
-            if not book.document["jobs"]:
-                Round.objects.filter(pk=round.pk, state=RoundState.OPEN).update(
-                    closes_at=now + timedelta(seconds=round.venue.round_s)
-                )
-                continue
-            if _freeze(round, book, now):
-                closed.append(round.pk)
-    return closed
+    return [round.pk for round in due if _close(round, now)]
+
+
+@uncollected()
+@transaction.atomic
+def _close(round: Round, now: datetime) -> bool:
+    """Close one round, unless it has to wait; False = it stays open."""
+    venue = Venue.objects.select_for_update().get(pk=round.venue_id)
+    if Round.objects.filter(venue=venue, state__in=DECIDING).exists():
+        return False
+    probing = probes_place(venue=venue, now=now)
+    last_laps(venue=venue, now=now)
+    book = book_build(venue=venue, now=now)
+    _tell_left_out(round, book, probing, now)
+    if book.bids:
+        return _freeze(round, book, now)
+    Round.objects.filter(pk=round.pk, state=RoundState.OPEN).update(
+        closes_at=now + timedelta(seconds=venue.round_s)
+    )
+    return False
 
 
 def _freeze(round: Round, book: Book, now: datetime) -> bool:
@@ -109,16 +135,12 @@ def _freeze(round: Round, book: Book, now: datetime) -> bool:
         "close",
         now=now,
         closed_at=now,
-        bids=len(book.document["jobs"]),
+        bids=book.bids,
         offered_gpus=book.gpus,
     )
     if won:
-        Snapshot.objects.create(
-            round=round,
-            sha256=document_sha256(book.document),
-            body=pack(book.document),
-            created_at=now,
-        )
+        sealed = seal(book.text)
+        Snapshot.objects.create(round=round, sha256=sealed.sha256, body=sealed.body, created_at=now)
         RoundOffer.objects.bulk_create(RoundOffer(round=round, offer=o) for o in book.offers)
     return won
 
@@ -126,11 +148,12 @@ def _freeze(round: Round, book: Book, now: datetime) -> bool:
 def _tell_left_out(
     round: Round, book: Book, probing: dict[UUID, tuple[str, str]], now: datetime
 ) -> None:
-    told = {left.job_id: probing.get(left.job_id, (left.code, left.why)) for left in book.left_out}
-    _outcomes(round.number, told)
+    probed = {str(job): answer for job, answer in probing.items()}
+    told = {left.job_id: probed.get(left.job_id, (left.code, left.why)) for left in book.left_out}
+    outcomes_tell(number=round.number, told=told)
     for left in book.left_out:
         if left.final:
-            _give_up(left.job_id, *told[left.job_id], now)
+            _give_up(UUID(left.job_id), *told[left.job_id], now)
 
 
 def _give_up(job_id: UUID, code: str, why: str, now: datetime) -> None:
@@ -138,16 +161,6 @@ def _give_up(job_id: UUID, code: str, why: str, now: datetime) -> None:
     job = Job.objects.get(pk=job_id)
     if job.state == JobState.PENDING:
         job_close(job, "fail", code, why, now)
-
-
-def _outcomes(number: int, told: dict[UUID, tuple[str, str]]) -> None:
-    """Write what round `number` said of each job, (code, why), in a few statements."""
-    rows = [
-        Job(pk=pk, outcome_round=number, outcome_code=code[:64], outcome_why=why[:1000])
-        for pk, (code, why) in told.items()
-    ]
-    fields = ["outcome_round", "outcome_code", "outcome_why"]
-    Job.objects.bulk_update(rows, fields, batch_size=200)
 
 
 def rounds_due(*, now: datetime) -> list[UUID]:
@@ -191,7 +204,7 @@ def round_claim(*, round_id: UUID, token: UUID, now: datetime) -> RoundClaim | N
         )
     if round.snapshot.body is None:
         return None
-    return RoundClaim(round.pk, round.number, token, unpack(round.snapshot.body))
+    return RoundClaim(round.pk, round.number, token, bytes(round.snapshot.body))
 
 
 def round_record(*, claim: RoundClaim, decision: Decision, solve_s: float, now: datetime) -> bool:
@@ -203,7 +216,7 @@ def round_record(*, claim: RoundClaim, decision: Decision, solve_s: float, now: 
         return round_void(
             round=round, code=decision.void_code, why=decision.void_why, now=now, token=claim.token
         )
-    clearing = decision.clearing
+    clearing, body = decision.clearing, pack(decision.clearing)
     with transaction.atomic():
         Venue.objects.select_for_update().get(pk=round.venue_id)
         held = Round.objects.filter(pk=round.pk, token=claim.token, state=RoundState.SOLVING)
@@ -212,7 +225,7 @@ def round_record(*, claim: RoundClaim, decision: Decision, solve_s: float, now: 
             "record",
             now=now,
             cleared_at=now,
-            clearing=pack(clearing),
+            clearing=body,
             clearing_sha256=clearing["sha256"],
             welfare=clearing["welfare"],
             bound=clearing["bound"],
@@ -221,6 +234,7 @@ def round_record(*, claim: RoundClaim, decision: Decision, solve_s: float, now: 
             certified=all(c["holds"] for c in clearing["certificate"]),
             solve_s=solve_s,
             traded_gpu_hours=sum(a["gpu_hours"] for a in clearing["allocation"]),
+            explanations_due=bool(clearing["unplaced"]),
         ):
             return False
         _record_rows(round, claim.book, clearing)
@@ -228,25 +242,25 @@ def round_record(*, claim: RoundClaim, decision: Decision, solve_s: float, now: 
 
 
 def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -> None:
+    """Prices, awards, and what those are told that were awarded or run; the rest hear later."""
     pools = {
         str(p): p.pk for p in Pool.objects.filter(site__venue=round.venue).select_related("site")
     }
     awards = awards_read(book=book, clearing=clearing, pools=pools)
-    budgets = {job["id"]: price_micro(job["budget"]) for job in book["jobs"]}
-    Assignment.objects.bulk_create(
-        Assignment(
-            round=round,
-            job_id=a.job_id,
-            pool_id=a.pool_id,
-            gpus=a.gpus,
-            samples=a.samples,
-            samples_per_s=a.samples_per_s,
-            price_micro=a.price_micro,
-            payment_micro=a.payment_micro,
-            budget_micro=budgets[str(a.job_id)],
-        )
-        for a in awards
-    )
+    values = attrgetter(*AWARD_FIELDS)
+    rows_insert(Assignment, ("round_id", *AWARD_FIELDS), ((round.pk, *values(a)) for a in awards))
+    _record_prices(round, book, clearing, pools)
+    told = outcomes_read(book=book, clearing=clearing, jobs=running_jobs(book).keys())
+    names = {pk: name for name, pk in pools.items()}
+    for award in awards:
+        why = f"Awarded {award.gpus} GPU at {names[award.pool_id]}."
+        told[str(award.job_id)] = "awarded", why
+    outcomes_tell(number=round.number, told=told)
+
+
+def _record_prices(
+    round: Round, book: dict[str, Any], clearing: dict[str, Any], pools: dict[str, UUID]
+) -> None:
     traded: dict[str, float] = {}
     for line in clearing["allocation"]:
         traded[line["pool"]] = traded.get(line["pool"], 0.0) + line["gpu_hours"]
@@ -261,24 +275,16 @@ def _record_rows(round: Round, book: dict[str, Any], clearing: dict[str, Any]) -
         )
         for row in book["pools"]
     )
-    limits = bid_limits(book)
-    told = {
-        UUID(line["job"]): (
-            line["reason"],
-            f"{line['why']} {limits.get(line['job'], '')}".strip(),
-        )
-        for line in clearing["unplaced"]
-    }
-    names = {pk: name for name, pk in pools.items()}
-    for award in awards:
-        told[award.job_id] = "awarded", f"Awarded {award.gpus} GPU at {names[award.pool_id]}."
-    _outcomes(round.number, told)
 
 
 def rounds_publish(*, now: datetime) -> list[UUID]:
-    """Carry cleared rounds out: leases offered, prolonged, moved or asked back."""
+    """Carry cleared rounds out: leases offered, prolonged, moved or asked back.
+
+    Then the jobs that these rounds left out are told why, or those of a round whose worker died.
+    """
     published = []
-    for round in Round.objects.filter(state=RoundState.CLEARED).select_related("venue", "snapshot"):
+    cleared = Round.objects.filter(state=RoundState.CLEARED).defer("clearing")
+    for round in cleared.select_related("venue"):
         try:
             done = _publish(round, now)
         except DatabaseError:
@@ -293,6 +299,7 @@ def rounds_publish(*, now: datetime) -> list[UUID]:
             continue
         if done:
             published.append(round.pk)
+    rounds_explain(now=now, fresh=published)
     return published
 
 
@@ -303,25 +310,23 @@ def _publish(round: Round, now: datetime) -> bool:
         return False
     waiting_expire(round=round)
     _stop_outbid(round, now)
-    rows = Assignment.objects.filter(round=round).select_related("pool__site", "round")
-    for assignment in rows.order_by("job_id"):
-        assignment_carry_out(assignment=assignment, now=now)
+    awards_carry_out(round=round, now=now)
     return True
 
 
 def _stop_outbid(round: Round, now: datetime) -> None:
     """Running jobs that bid in this round and were not awarded again give their GPUs back."""
-    book = unpack(round.snapshot.body) if round.snapshot.body else {"jobs": []}
-    ran = {job["id"]: job["running_on"] for job in book["jobs"] if "running_on" in job}
-    kept = {
-        str(pk) for pk in Assignment.objects.filter(round=round).values_list("job_id", flat=True)
-    }
-    ids = [UUID(job) for job in ran.keys() - kept]
-    live = Lease.objects.filter(job_id__in=ids, state__in=sorted(LIVE)).select_related(
-        "job", "pool__site", "site"
-    )
-    for lease in live:
-        if str(lease.pool) == ran[str(lease.job_id)]:
+    awarded = Assignment.objects.filter(round=round).values("job_id")
+    lost = Lease.objects.filter(
+        job__venue=round.venue, job__kind=Job.Kind.TRAINING, state__in=sorted(LIVE)
+    ).exclude(job__in=awarded)
+    leases = list(lost.select_related("job", "pool__site", "site"))
+    if not leases:
+        return  # the book need not be read
+    body = Snapshot.objects.filter(round=round).values_list("body", flat=True).first()
+    ran = running_jobs(unpack(body)) if body else {}
+    for lease in leases:
+        if str(lease.pool) == ran.get(str(lease.job_id)):
             why = lease.job.outcome_why or "Its GPUs were awarded to others in this round."
             revoke_ask(lease=lease, code="outbid", why=why, now=now)
 
@@ -334,7 +339,7 @@ def rounds_settle(*, now: datetime) -> list[UUID]:
     waiting = Assignment.objects.filter(round=OuterRef("pk"), status=Assignment.Status.WAITING)
     due = Round.objects.filter(
         ~Exists(unpaid), ~Exists(waiting), state=RoundState.PUBLISHED
-    ).select_related("venue")
+    ).select_related("venue")  # with its clearing, which holds the transfers
     settled = []
     for round in due:
         with transaction.atomic():

@@ -12,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from broker.solving import works
 from broker.solving.errand import Errand, PartWork, Work
+from broker.solving.regions import Fringes, Regions
+from economics.book import read_book
+from economics.clearing.tiers.fringes import Fringe, decide
+from economics.clearing.tiers.grouping import group_market
+from economics.clearing.tiers.regions import coordinate, regions_of
+from economics.clearing.tiers.search import tiers_of
 from economics.errors import NotCleared
+from tests.economics.large import large_book
 
 _calls: list[str] = []
 
@@ -87,6 +95,37 @@ def shared_out(errand: Errand) -> dict[str, Any]:
     return {"squares": [int(x) for x in first], "total": sum(int(x) for x in second)}
 
 
+def coordinated(errand: Errand) -> dict[str, Any]:
+    """A market of many groups, cleared by regions whose answers are shared out."""
+    market = read_book(large_book(errand.parameters["jobs"], pools=20, classes=8)).market
+    grouping = group_market(market)
+    asked = Regions(errand)
+    found = coordinate(
+        grouping.demand,
+        market.capacity,
+        tolerance=0.0,
+        regions=regions_of(grouping.demand, grouping.home, errand.parameters["regions"]),
+        apply=asked.apply,
+        kept=asked.kept,
+    )
+    alone = tiers_of(grouping.demand, market.capacity, tolerance=0.0)
+    return {
+        "value": found.tiers.value,
+        "bound": found.tiers.bound,
+        "alone": alone.value,
+        "rounds": found.rounds,
+    }
+
+
+def decided(errand: Errand) -> dict[str, Any]:
+    """Programmes of whole gangs, decided apart and here."""
+    asks = [Fringe(**ask) for ask in errand.parameters["fringes"]]
+    return {
+        "apart": Fringes(errand).apply(decide, asks),
+        "here": [decide(ask) for ask in asks],
+    }
+
+
 def square(body: bytes, shelf: Path) -> bytes:
     return str(int(body) ** 2).encode()
 
@@ -102,8 +141,8 @@ WORKS: Mapping[str, Work] = {
         work.__name__: work
         for work in (
             *(echo, hang, eat, eat_at_once, die, crash, leave, stumble, give_up, chatter),
-            *(not_a_number, shared_out),
+            *(not_a_number, shared_out, coordinated, decided),
         )
     },
 }
-PARTS: Mapping[str, PartWork] = {"square": square}
+PARTS: Mapping[str, PartWork] = {**works.PARTS, "square": square}

@@ -200,6 +200,58 @@ def test_other_workers_take_parts_of_a_round(market, bad, tmp_path, monkeypatch)
     other.close()
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_round_by_regions_is_what_one_search_finds_whoever_answers(
+    market, bad, tmp_path, monkeypatch, others
+):
+    other = Solver(memory_mb=MEMORY_MB, works="tests.broker.misbehaving", scratch=tmp_path)
+    monkeypatch.setattr(tasks, "own_solver", lambda memory_mb: other)
+    answered: list[int] = []
+
+    def hand_out(ids):
+        for part in ids[:others]:
+            tasks.run_study(str(part))
+        answered.append(Study.objects.filter(pk__in=ids, state="done").count())
+
+    crew = a_crew(a_closed_round(), hand_out)
+    told = bad.ask(
+        "coordinated",
+        inputs={},
+        parameters={"jobs": 400, "regions": 3},
+        limit_s=60,
+        crew=crew,
+    )
+    assert told["value"] == pytest.approx(told["alone"], rel=1e-9)
+    assert told["value"] == pytest.approx(told["bound"], rel=1e-6)
+    assert answered == [others] * told["rounds"]
+    assert Study.objects.filter(kind="file").count() == 3  # however often the regions answered
+    assert len(list(other.scratch.shelf.iterdir())) == others
+    crew.leave()
+    assert not Study.objects.exists()
+    other.close()
+
+
+def test_fringes_are_decided_apart_as_they_are_here(market, bad):
+    fringe = {
+        "gang": [0, 0, 1, 2],
+        "pool": [0, 1, 0, 1],
+        "gain": [5.0, 4.0, 3.0, 3.5],
+        "hours": [2.0, 2.0, 2.0, 2.0],
+        "room": [2.0, 2.0],
+        "nodes": 1000,
+        "slack": 0.0,
+    }
+    told = bad.ask(
+        "decided",
+        inputs={},
+        parameters={"fringes": [fringe, {**fringe, "room": [4.0, 0.0]}]},
+        limit_s=60,
+        crew=a_crew(a_closed_round(), lambda ids: None),
+    )
+    assert told["apart"] == told["here"]
+    assert told["here"][0] == [[0, 3], True]
+
+
 def test_a_part_whose_worker_died_is_computed_by_the_one_that_waits(market, bad, monkeypatch):
     round = a_closed_round()
     Venue.objects.update(solve_patience_s=0.01)  # so the dead worker's claim is over at once

@@ -160,10 +160,15 @@ def test_a_planned_report_is_not_due_by_itself_and_one_without_reclears_is_done(
 def test_parts_are_taken_by_whoever_is_free_and_taken_back_from_the_dead(round):
     token, now = uuid.uuid4(), later(SOON)
     ids = parts.parts_offer(
-        round_id=round.pk, name="square", bodies=[b"0", b"1", b"2"], files=["f"], now=now
+        round_id=round.pk,
+        name="square",
+        bodies=[b"0", b"1", b"2"],
+        files=["f0", "f1", "f2"],
+        now=now,
     )
     other = claim(Study.objects.get(pk=ids[1]))
     assert (other.kind, other.payload, other.parameters["name"]) == ("part", b"1", "square")
+    assert other.parameters["files"] == ["f1"]
 
     def take(moment=now):
         return parts.part_take(parts=ids, token=token, limit_s=5, now=moment)
@@ -187,6 +192,16 @@ def test_the_same_parts_offered_twice_are_two_batches(round):
     second = parts.parts_offer(**offer, now=later(SOON))
     assert first != second
     assert studies.studies_due(now=later(10_000)) == []  # who waits for them takes them back
+
+
+def test_a_file_that_parts_share_is_on_record_once_until_its_round_is_decided(round):
+    for body in (b"content", b"the same name is the same content"):
+        parts.file_put(round_id=round.pk, name="digest.npz", body=body, now=later(SOON))
+    assert parts.file_read(round_id=round.pk, name="digest.npz") == b"content"
+    assert studies.studies_due(now=later(10_000)) == []
+    parts.files_drop(round_id=round.pk, names=["digest.npz"])
+    with pytest.raises(Study.DoesNotExist):
+        parts.file_read(round_id=round.pk, name="digest.npz")
 
 
 def test_what_is_old_is_forgotten_and_reports_are_kept(round):

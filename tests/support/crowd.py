@@ -43,6 +43,7 @@ class Crowd:
     tenants: int = 40
     members: int = 10
     gpus: int = 32  #: of each pool
+    feasible: int | None = None  #: pools each class has a speed at; None = most of them
     preemptible: float = 1.0  #: share of jobs that can be interrupted
     seed: int = 0
     venue: dict[str, Any] = field(default_factory=dict)
@@ -93,12 +94,20 @@ def _site(
         )
         for name, gpu in names.items()
         for c in range(crowd.classes)
-        if _speed(c, gpu)
+        if _speed(c, gpu) and _runs_there(crowd, name, c)
     ]
     draft = offers.OfferDraft(f"crowd-{at}", lines, speeds, None, None, "")
     offers.offer_submit(site=site, draft=draft, now=now)
     site.refresh_from_db()
     return site
+
+
+def _runs_there(crowd: Crowd, pool: str, job_class: int) -> bool:
+    """Each class at `feasible` pools, spread over sites and kinds of GPU."""
+    if crowd.feasible is None:
+        return True
+    at = int(pool.removeprefix("pool-"))
+    return (at * 7 + job_class * 11) % crowd.pools < crowd.feasible
 
 
 def _speed(job_class: int, gpu: str) -> float:

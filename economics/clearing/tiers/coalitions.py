@@ -24,6 +24,8 @@ from economics.sharing.repair import Repair, agree
 
 ALL_UP_TO = 8  # sites up to which every coalition is looked at
 PAIRS_UP_TO = 30  # sites up to which all pairs are, besides single sites and all but one
+MANY_COLUMNS = 200_000  # beyond, only some of the doubtful coalitions are cleared alone
+MOST_CLEARED = 4
 MOST_CUTS = 200
 
 
@@ -35,7 +37,8 @@ class Coalitions:
         self.rents = rents
         self.players = np.unique(np.concatenate([market.owner[market.capacity > 0], self.home]))
         self.members = self._looked_at()
-        self.every = self.players.size <= ALL_UP_TO
+        self.every = self.players.size <= ALL_UP_TO and market.columns <= MANY_COLUMNS
+        self.to_clear = self.members.shape[0] if self.every else MOST_CLEARED
         self.bounds = np.full(self.members.shape[0], np.inf)
         self.exact = np.zeros(self.members.shape[0], dtype=bool)
 
@@ -55,6 +58,10 @@ class Coalitions:
             open_ = doubtful[~self.exact[doubtful]]
             if not open_.size:
                 break
+            if not self.to_clear:  # what we could not look at is not an objection
+                doubtful = doubtful[self.exact[doubtful]]
+                break
+            self.to_clear -= 1
             first = int(open_[np.argmax((self.bounds - paid)[open_])])
             self.bounds[first], self.exact[first] = self.value(self.members[first]), True
         if not doubtful.size:

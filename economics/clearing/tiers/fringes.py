@@ -102,7 +102,7 @@ def place_gangs_by_region(
     open_ = gangs._fringe(ways, taken, capacity.size)
     line = np.where(open_, -1, taken)
     room = np.maximum(capacity - gangs._used(ways, line, capacity.size), 0.0)
-    near = np.isfinite(ways.gain[:, :WAYS]) & open_[:, None]
+    near = np.isfinite(ways.gain[:, :WAYS]) & ways.bears[:, :WAYS] & open_[:, None]
     near &= ways.hours[:, :WAYS] <= room[ways.pool[:, :WAYS]] * (1 + 1e-9)
     job, way = np.nonzero(near)
     found = _Choices(

@@ -1,0 +1,131 @@
+"""Reads of studies: quotes as their tenant sees them, reports as far as somebody may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from django.db.models import QuerySet
+
+from federation.models import Job, Round, Study, Tenant
+from federation.money import as_text
+from federation.snapshot import unpack
+
+NOTE = (
+    "A report only: nobody pays by it. `at_least` is certified at the published prices. "
+    "`marginal` is the surplus of the round less the surplus without the tenant, `would_pay` what "
+    "Vickrey, Clarke and Groves would charge for the same award; both are theirs only where "
+    "`exact` is true. Such payments together may fall short of what sites bid."
+)
+
+
+def quotes_of(tenant: Tenant) -> QuerySet[Study]:
+    """A tenant's own quotes."""
+    return Study.objects.filter(tenant=tenant, kind=Study.Kind.QUOTE).select_related(
+        "round__venue", "tenant"
+    )
+
+
+def quote_shown(study: Study) -> dict[str, Any]:
+    """A quote as its tenant may see it: of others' jobs only how many would have had less."""
+    bid = study.parameters["bid"]
+    return {
+        "id": study.pk,
+        "name": study.parameters["name"],
+        "round": study.round.number,
+        "state": study.state.upper(),
+        "created_at": study.created_at,
+        "finished_at": study.finished_at,
+        "job_class": bid["class"],
+        "gpus": bid["gang"] if isinstance(bid["gang"], list) else [bid["gang"]],
+        "value": credits_text(bid["value"]),
+        "failed": {"code": study.code, "message": study.why} if study.code else None,
+        "answer": None if study.result is None else _answer(study, unpack(study.result)),
+    }
+
+
+def _answer(study: Study, told: dict[str, Any]) -> dict[str, Any]:
+    lost = [row["job"] for row in told["displaced"]]
+    own = Job.objects.filter(tenant=study.tenant, pk__in=lost) if lost and study.tenant else []
+    mine = sorted(str(job.pk) for job in own)
+    at = told["would_run_at"]
+    return {
+        "runs": bool(told["placed"]),
+        "placed": [_placed(row, told["round_hours"]) for row in told["placed"]],
+        "reason": {"code": told["reason"], "message": told["why"]} if told["reason"] else None,
+        "would_run_at": None
+        if at is None
+        else {"pool": at["pool"], "value": credits_text(at["value"])},
+        "displaces_own": mine,
+        "displaces_others": len(lost) - len(mine),
+    }
+
+
+def _placed(row: dict[str, Any], hours: float) -> dict[str, Any]:
+    return {
+        "pool": row["pool"],
+        "gpus": round(row["gpu_hours"] / hours),
+        "samples": round(row["msamples"] * 1e6),
+        "price": credits_text(row["price"]),
+        "price_before": credits_text(row["price_before"]),
+        "payment": as_text(row["payment_micro"]),
+    }
+
+
+def report_of(round: Round) -> Study | None:
+    """The newest report on what every tenant brought to a round."""
+    return (
+        Study.objects.filter(round=round, kind=Study.Kind.REPORT)
+        .select_related("round__venue")
+        .order_by("-created_at")
+        .first()
+    )
+
+
+def report_shown(study: Study, *, visible: Collection[str] | None) -> dict[str, Any]:
+    """A report with the tenants named in `visible`; None = all of them."""
+    told = {} if study.result is None else unpack(study.result)
+    found = {row["tenant"]: row for row in told.get("contributions", [])}
+    rows = [
+        _row(row, found.get(row["tenant"], {}))
+        for row in told.get("standings", [])
+        if visible is None or row["tenant"] in visible
+    ]
+    return {
+        "round": study.round.number,
+        "state": study.state.upper(),
+        "created_at": study.created_at,
+        "finished_at": study.finished_at,
+        "share": study.parameters["share"],
+        "note": NOTE,
+        "failed": {"code": study.code, "message": study.why} if study.code else None,
+        "tenants": rows,
+    }
+
+
+MONEY = ("worth", "paid", "surplus", "at_least")
+CONTRIBUTION_MONEY = ("marginal", "low", "high", "would_pay")
+
+
+def _row(standing: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    failed = found.get("failed")
+    return {
+        "tenant": standing["tenant"],
+        "jobs": standing["jobs"],
+        "gpu_hours": standing["gpu_hours"],
+        "share": standing["share"],
+        **{key: credits_text(standing[key]) for key in MONEY},
+        **{key: credits_text(found[key]) if key in found else None for key in CONTRIBUTION_MONEY},
+        "exact": found.get("exact"),
+        "failed": {"code": failed, "message": found["why"]} if failed else None,
+    }
+
+
+def names_of(tenants: QuerySet[Tenant]) -> set[str]:
+    """Names as they stand in a book."""
+    return set(tenants.values_list("name", flat=True))
+
+
+def credits_text(credits: float) -> str:
+    """A sum of the mathematics as decimal text, to the nearest micro-credit."""
+    return as_text(round(credits * 1e6))

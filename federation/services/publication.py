@@ -1,0 +1,216 @@
+"""Carrying a round out: its awards become leases, contracts and escrow, many at a time.
+
+Waiting jobs that are placed and running jobs that stay where they are, which is most of a round,
+are written together. Whatever else there is (a move, a site that went away, funds that do not
+cover an award) goes through `assignment_carry_out` one by one, which knows all the cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from django.db.models import F
+
+from federation.bulk import rows_among, rows_insert, rows_update
+from federation.machines.job import MACHINE as JOB
+from federation.machines.job import JobState
+from federation.machines.lease import LIVE, LeaseState
+from federation.machines.site import SiteState
+from federation.models import Assignment, Contract, Event, Job, Lease, Round, Site
+from federation.services.escrow import Hold, Purses
+from federation.services.placement import AwardTerms, assignment_carry_out, award_terms
+from federation.services.story import BROKER
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """One award that is carried out with the others, and the contract that it makes."""
+
+    assignment: Assignment
+    job: Job
+    lease_id: UUID
+    terms: AwardTerms
+    sequence: int
+    contract_id: UUID = field(default_factory=uuid4)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A round's awards and the rows they change, all of them locked."""
+
+    round: Round
+    now: datetime
+    assignments: list[Assignment]
+    online: set[UUID]  #: sites that take new leases
+    leases: dict[UUID, Lease]  #: job -> its live lease
+    last: dict[UUID, Contract]  #: live lease -> its newest contract
+    purses: Purses
+    jobs: dict[UUID, Job]
+
+
+def awards_carry_out(*, round: Round, now: datetime) -> None:
+    """Make the assignments of a round real. Runs inside the caller's transaction."""
+    desk = _desk(round, now)
+    placed, prolonged, rest = [], [], []
+    for assignment in desk.assignments:
+        deal = _deal(assignment, desk)
+        if deal is None:
+            rest.append(assignment)
+        elif assignment.job_id in desk.leases:
+            prolonged.append(deal)
+        else:
+            placed.append(deal)
+    _place(placed, desk)
+    _prolong(prolonged, desk)
+    _contract([*placed, *prolonged], desk)
+    for assignment in rest:
+        assignment_carry_out(assignment=assignment, now=now)
+
+
+def _desk(round: Round, now: datetime) -> Desk:
+    """Lock in the order of everybody else: sites, leases, contracts, purses, jobs."""
+    rows = Assignment.objects.filter(round=round).select_related("pool__site")
+    assignments = list(rows.order_by("job_id"))
+    for assignment in assignments:
+        assignment.round = round
+    awarded = [assignment.job_id for assignment in assignments]
+    sites = Site.objects.filter(pk__in={a.pool.site_id for a in assignments})
+    online = [s for s in sites.select_for_update().order_by("pk") if s.state == SiteState.ONLINE]
+    live = Lease.objects.select_for_update().filter(state__in=sorted(LIVE)).order_by("pk")
+    leases = {lease.job_id: lease for lease in rows_among(live, "job_id", awarded)}
+    held = sorted(lease.pk for lease in leases.values())
+    contracts = Contract.objects.select_for_update().order_by("sequence", "pk")
+    last = {contract.lease_id: contract for contract in rows_among(contracts, "lease_id", held)}
+    owners = Job.objects.order_by().values_list("tenant_id", flat=True)
+    purses = Purses(set(rows_among(owners, "pk", awarded)), round)
+    jobs = Job.objects.select_for_update().defer("command", "setup", "env").order_by("pk")
+    return Desk(
+        round=round,
+        now=now,
+        assignments=assignments,
+        online={site.pk for site in online},
+        leases=leases,
+        last=last,
+        purses=purses,
+        jobs={job.pk: job for job in rows_among(jobs, "pk", awarded)},
+    )
+
+
+def _deal(assignment: Assignment, desk: Desk) -> Deal | None:
+    """The contract of a plain award that can be paid; None for any other."""
+    job, lease = desk.jobs[assignment.job_id], desk.leases.get(assignment.job_id)
+    if not (_stays(assignment, lease) if lease else _starts(assignment, job, desk)):
+        return None
+    terms = award_terms(assignment, job, desk.round.venue, desk.now)
+    price = terms.payment_micro
+    if job.spent_micro + job.held_micro + price > job.max_cost_micro:
+        return None
+    if not desk.purses.take(job.tenant_id, price):
+        return None
+    last = desk.last.get(lease.pk) if lease else None
+    return Deal(
+        assignment=assignment,
+        job=job,
+        lease_id=lease.pk if lease else uuid4(),
+        terms=terms,
+        sequence=last.sequence + 1 if last else 1,
+    )
+
+
+def _starts(assignment: Assignment, job: Job, desk: Desk) -> bool:
+    return job.state == JobState.PENDING and assignment.pool.site_id in desk.online
+
+
+def _stays(assignment: Assignment, lease: Lease) -> bool:
+    same = (lease.pool_id, lease.gpus) == (assignment.pool_id, assignment.gpus)
+    return same and lease.revoke_asked_at is None
+
+
+def _place(deals: list[Deal], desk: Desk) -> None:
+    """Waiting jobs get leases."""
+    now, after = desk.now, JOB.advance(JobState.PENDING, "award")
+    pools = {d.assignment.pool_id: str(d.assignment.pool) for d in deals}
+    rows_update(
+        Job,
+        ("state", "attempts", "updated_at", "reason_code", "reason", "held_micro"),
+        [
+            (
+                *(d.job.pk, after.value, d.job.attempts + 1, now, "awarded"),
+                f"Awarded {d.assignment.gpus} GPU at {pools[d.assignment.pool_id]}.",
+                d.job.held_micro + d.terms.payment_micro,
+            )
+            for d in deals
+        ],
+    )
+    fence = desk.round.venue.fence_s
+    rows_insert(
+        Lease,
+        (
+            *("id", "job_id", "attempt", "round_id", "site_id", "pool_id", "gpus", "fence_s"),
+            *("predicted_samples_per_s", "renewed_at", "created_at"),
+        ),
+        (
+            (
+                *(d.lease_id, d.job.pk, d.job.attempts + 1, desk.round.pk),
+                *(d.assignment.pool.site_id, d.assignment.pool_id, d.assignment.gpus),
+                *(min(fence, d.job.max_runtime_s), d.assignment.samples_per_s, now, now),
+            )
+            for d in deals
+        ),
+    )
+    offered = LeaseState.OFFERED.value
+    rows_insert(
+        Event,
+        ("subject", "subject_id", "event", "from_state", "to_state", "why", "actor", "at"),
+        (
+            (*line, BROKER, now)
+            for d in deals
+            for line in (
+                ("job", str(d.job.pk), "award", JobState.PENDING.value, after.value, ""),
+                ("lease", str(d.lease_id), "offer", "", offered, pools[d.assignment.pool_id]),
+            )
+        ),
+    )
+    _set(deals, "")
+
+
+def _prolong(deals: list[Deal], desk: Desk) -> None:
+    """Running jobs keep their leases under new contracts."""
+    held = [(d.job.pk, d.job.held_micro + d.terms.payment_micro) for d in deals]
+    rows_update(Job, ("held_micro",), held)
+    speeds = [(d.lease_id, d.assignment.samples_per_s) for d in deals]
+    rows_update(Lease, ("predicted_samples_per_s",), speeds)
+    last = [desk.last[d.lease_id] for d in deals if d.lease_id in desk.last]
+    over = [(contract.pk, desk.now) for contract in last if contract.superseded_at is None]
+    rows_update(Contract, ("superseded_at",), over)
+    _set(deals, "prolonged")
+
+
+def _contract(deals: list[Deal], desk: Desk) -> None:
+    """Contracts, escrow, and the bells of the sites that have something new."""
+    rows_insert(
+        Contract,
+        (
+            *("id", "lease_id", "sequence", "round_id", "gpus", "price_micro"),
+            *("contracted", "payment_micro", "ends_at", "to_end", "created_at"),
+        ),
+        (
+            (
+                *(d.contract_id, d.lease_id, d.sequence, desk.round.pk, d.assignment.gpus),
+                *(d.assignment.price_micro, d.terms.contracted, d.terms.payment_micro),
+                *(d.terms.ends_at, not d.job.preemptible, desk.now),
+            )
+            for d in deals
+        ),
+    )
+    holds = (Hold(d.contract_id, d.job.tenant_id, d.terms.payment_micro) for d in deals)
+    desk.purses.hold(holds, desk.now)
+    sites = {d.assignment.pool.site_id for d in deals}
+    Site.objects.filter(pk__in=sites).update(orders_version=F("orders_version") + 1)
+
+
+def _set(deals: list[Deal], note: str) -> None:
+    rows = [(d.assignment.pk, Assignment.Status.PLACED.value, note) for d in deals]
+    rows_update(Assignment, ("status", "note"), rows)

@@ -1,0 +1,116 @@
+"""What the market is to a job before its bid is looked at: found once for each group of jobs.
+
+Jobs of a group (`federation.grouping`) may run in the same pools at the same speeds. A job that
+pools declined or lost lately has terms of its own, without those pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from federation.matching import permits
+from federation.models import Job
+from federation.snapshot.documents import spell
+from federation.snapshot.view import PoolRow, View
+
+#: what is a bid's own in the row of a job
+OWN = {"budget": "%s", "demand": "%s", "id": '"%s"', "tenant": "%s", "value": "%s"}
+Limits = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What the market is to every job of a group. One object for each group."""
+
+    job_class: UUID
+    row: dict[str, Any]  #: the part of a book's row that they share
+    template: str  #: their row as text, with places for what is a bid's own
+    output: int  #: samples in a round where it runs fastest, at most
+    least_micro: float  #: reserve price of its cheapest gang for a round
+    refused: tuple[str, str] | None = None  #: no bid helps
+    crowded: tuple[str, str] | None = None  #: not in this round
+
+
+def terms_read(bids: Iterable[tuple[Any, ...]], view: View) -> dict[str, Terms]:
+    """The terms of all bids, by group; of a job with vetoes, or without a group, by its id.
+
+    A bid begins with the ids of its job and tenant and its group.
+    """
+    speakers = {(bid[0] if bid[0] in view.vetoes else bid[2] or bid[0]): bid[0] for bid in bids}
+    found = Job.objects.select_related("job_class", "tenant__member").in_bulk(
+        [UUID(job) for job in speakers.values()]
+    )
+    allowed: dict[Limits, list[PoolRow]] = {}
+    return {
+        key: _terms(found[UUID(job)], view.vetoes.get(key, frozenset()), view, allowed)
+        for key, job in speakers.items()
+    }
+
+
+def _terms(
+    job: Job, vetoes: frozenset[UUID], view: View, known: dict[Limits, list[PoolRow]]
+) -> Terms:
+    sizes = [int(size) for size in job.gpus]
+    allowed = [row for row in _permitted(job, view, known) if row.pool.pk not in vetoes]
+    speeds = [
+        (row, size, speed)
+        for row in allowed
+        for size in sizes
+        if (speed := view.speed(row.pool.pk, job.job_class_id, size)) is not None
+    ]
+    round_s, row = view.venue.round_s, _shared_row(job, sizes, allowed, len(view.pools))
+    fastest = max((speed for _, _, speed in speeds), default=0.0)
+    cheapest = (pool.reserve_micro * size * round_s / 3600 for pool, size, _ in speeds)
+    return Terms(
+        job_class=job.job_class_id,
+        row=row,
+        template=row_template(row),
+        output=int(fastest * round_s) + 1,
+        least_micro=min(cheapest, default=0.0),
+        refused=_refused(job, allowed, known=bool(speeds)),
+        crowded=_crowded(allowed, min(sizes)),
+    )
+
+
+def row_template(row: dict[str, Any]) -> str:
+    """The row of a job as canonical JSON with `%s` for each of OWN, in the order of their names."""
+    fields = {key: spell(value).replace("%", "%%") for key, value in row.items()} | OWN
+    return "{" + ",".join(f'"{key}":{fields[key]}' for key in sorted(fields)) + "}"
+
+
+def _permitted(job: Job, view: View, known: dict[Limits, list[PoolRow]]) -> list[PoolRow]:
+    """Pools that the job's own limits leave; many groups have the same limits."""
+    limits = tuple(
+        tuple(names) for names in (job.gpu_kinds, job.sites_allow, job.sites_deny, job.pools)
+    )
+    if limits not in known:
+        known[limits] = [row for row in view.pools.values() if permits(job, row.pool)]
+    return known[limits]
+
+
+def _shared_row(job: Job, sizes: list[int], allowed: list[PoolRow], pools: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "site": job.tenant.member.name,
+        "class": job.job_class.name,
+        "gang": sizes[0] if len(sizes) == 1 else sizes,
+    }
+    if len(allowed) < pools:
+        row["pools"] = [pool.name for pool in allowed]
+    return row
+
+
+def _refused(job: Job, allowed: list[PoolRow], *, known: bool) -> tuple[str, str] | None:
+    if not allowed:
+        return "no_feasible_pool", "No pool on offer is among those it may run on."
+    if not known:
+        return "no_affinity", f"No site has stated or shown how fast {job.job_class} runs."
+    return None
+
+
+def _crowded(allowed: list[PoolRow], size: int) -> tuple[str, str] | None:
+    if any(row.gpus >= size for row in allowed):
+        return None
+    return "no_capacity", f"No pool has {size} GPUs free in this round."

@@ -1,0 +1,107 @@
+"""What one reading of a venue finds: offers, free GPUs, speeds, leases, vetoes, funds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from federation.affinity.believed import Believed
+from federation.machines.lease import LIVE
+from federation.models import Account, Lease, Offer, OfferPool, Pool, Tenant, Venue
+from federation.selectors.affinity import Cell, believed_cells, current_offers, speed_at
+
+VETO = timedelta(hours=1)  #: a pool that declined or lost a job is not asked again for this long
+SITE_ENDINGS = ("declined", "driver_failed", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """One pool on offer, with the GPUs that no lease holds beyond this round."""
+
+    pool: Pool
+    name: str
+    gpus: int
+    reserve_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a job that bids again runs now."""
+
+    pool_id: UUID
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One reading of the venue. Jobs and tenants are named by the text of their ids."""
+
+    venue: Venue
+    offers: list[Offer]
+    pools: dict[UUID, PoolRow]  #: by id, in the order of their names
+    cells: dict[Cell, Believed]
+    running: dict[str, Running]  #: bidding jobs that have a live lease
+    vetoes: dict[str, frozenset[UUID]]  #: job -> pools that declined or lost it lately
+    funds: dict[str, int]  #: tenant -> free micro-credits
+    tenants: dict[str, str]  #: tenant -> name
+
+    def speed(self, pool: UUID, job_class: UUID, gpus: int) -> float | None:
+        """Samples/s of a class on a gang there; None = not known to run."""
+        believed = speed_at(self.cells, pool, job_class, gpus)
+        return None if believed is None else believed.samples_per_s
+
+
+def view_read(venue: Venue, bidding: Iterable[str], now: datetime) -> View:
+    """Read a venue in a few statements, whatever the number of jobs, `bidding`, that bid."""
+    offers = list(current_offers(venue, now))
+    running, held = _leases(venue, bidding)
+    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site__member")
+    pools = [
+        PoolRow(
+            line.pool, str(line.pool), max(0, line.gpus - held[line.pool_id]), line.reserve_micro
+        )
+        for line in lines
+    ]
+    funds = Account.objects.filter(
+        kind=Account.Kind.TENANT_CASH, currency=venue.currency, tenant__isnull=False
+    ).values_list("tenant_id", "balance_micro")
+    return View(
+        venue=venue,
+        offers=offers,
+        pools={row.pool.pk: row for row in sorted(pools, key=lambda row: row.name)},
+        cells=believed_cells(offers),
+        running=running,
+        vetoes=_vetoes(venue, now),
+        funds={str(tenant): balance for tenant, balance in funds},
+        tenants={str(pk): name for pk, name in Tenant.objects.values_list("pk", "name")},
+    )
+
+
+def _leases(venue: Venue, bidding: Iterable[str]) -> tuple[dict[str, Running], dict[UUID, int]]:
+    """Live leases of jobs that bid again, and the GPUs of each pool that the others keep."""
+    live = Lease.objects.filter(site__venue=venue, state__in=sorted(LIVE)).values_list(
+        "job_id", "pool_id", "gpus", "revoke_asked_at"
+    )
+    leases = {str(job): (Running(pool, gpus), asked) for job, pool, gpus, asked in live}
+    running = {job: leases[job][0] for job in bidding if job in leases}
+    held: dict[UUID, int] = defaultdict(int)
+    for job, (place, asked) in leases.items():
+        if job not in running and asked is None:
+            held[place.pool_id] += place.gpus
+    return running, held
+
+
+def _vetoes(venue: Venue, now: datetime) -> dict[str, frozenset[UUID]]:
+    lost = Lease.objects.filter(
+        job__venue=venue,
+        job__ended_at__isnull=True,
+        end_reason__in=SITE_ENDINGS,
+        ended_at__gt=now - VETO,
+    )
+    found: dict[str, set[UUID]] = defaultdict(set)
+    for job, pool in lost.values_list("job_id", "pool_id"):
+        found[str(job)].add(pool)
+    return {job: frozenset(pools) for job, pools in found.items()}
