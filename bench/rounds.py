@@ -48,7 +48,7 @@ WATCHED = (
     ("economics.rounds", "_transfers", "core"),
     ("economics.rounds", "_document", "document"),
     ("economics.rounds", "_certified", "certify"),
-    ("federation.decision", "verify", "verify again"),
+    ("federation.decision", "verify_against", "verify again"),
     ("federation.services.rounds", "pack", "pack the clearing"),
 )
 #: the rest of each service

@@ -58,12 +58,16 @@ def measured(check: str, residual: float, tolerance: float, detail: str = "") ->
 
 def verify(book_document: object, clearing_document: object) -> tuple[Check, ...]:
     """Every check, by name. Raises BadBook when the *book* is none."""
+    return verify_against(read_book(book_document), clearing_document)
+
+
+def verify_against(book: Book, clearing_document: object) -> tuple[Check, ...]:
+    """Every check, by name, against a book that was read already."""
     with no_cycles():
-        return _verify(book_document, clearing_document)
+        return _verify(book, clearing_document)
 
 
-def _verify(book_document: object, clearing_document: object) -> tuple[Check, ...]:
-    book = read_book(book_document)
+def _verify(book: Book, clearing_document: object) -> tuple[Check, ...]:
     try:
         published = read_published(book, clearing_document)
     except BadBook as refused:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from economics.book import read_book
-from economics.certificate import verify
+from economics.certificate import verify_against
 from economics.errors import BadBook, EconomicsError, NotCertified, NotCleared
 
 LONGEST = 900  #: characters of a sentence that is stored
@@ -41,10 +41,11 @@ def decide(book: dict[str, Any]) -> Decision:
     from economics.rounds import decide as decide_book  # noqa: PLC0415 - imports the solvers
 
     try:
-        clearing = decide_book(read_book(book))
+        read = read_book(book)
+        clearing = decide_book(read)
     except EconomicsError as error:
         return Decision.void(*refusal(error))
-    failures = [c.check for c in verify(book, clearing) if not c.holds]
+    failures = [c.check for c in verify_against(read, clearing) if not c.holds]
     if failures:
         why = f"An independent check of the clearing failed: {', '.join(failures)}."
         return Decision.void("not_certified", why)

@@ -63,7 +63,7 @@ def quotes_request(
         for draft in drafts
     ]
     return studies_request(
-        round=round, kind=Study.Kind.QUOTE, questions=questions, actor=actor, now=now
+        round=round, kind=Study.Kind.QUOTE, questions=questions, actor=actor, now=now, again=True
     )
 
 

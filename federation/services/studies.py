@@ -57,9 +57,18 @@ class Answered:
 
 
 def studies_request(
-    *, round: Round, kind: str, questions: Sequence[Question], actor: str, now: datetime
+    *,
+    round: Round,
+    kind: str,
+    questions: Sequence[Question],
+    actor: str,
+    now: datetime,
+    again: bool = False,
 ) -> list[Study]:
-    """The studies that answer these questions, in their order; made where there are none yet."""
+    """The studies that answer these questions, in their order; made where there are none yet.
+
+    `again`: those that have failed are tried anew.
+    """
     digests = [document_sha256(question.parameters) for question in questions]
     Study.objects.bulk_create(
         [
@@ -78,10 +87,13 @@ def studies_request(
         ],
         ignore_conflicts=True,
     )
-    found = {
-        study.digest: study
-        for study in Study.objects.filter(round=round, kind=kind, digest__in=digests)
-    }
+    asked = Study.objects.filter(round=round, kind=kind, digest__in=digests)
+    if again:
+        asked.filter(state=Study.State.FAILED).update(
+            state=Study.State.PENDING,
+            **{"code": "", "why": "", "claims": 0, "finished_at": None, "due_at": now + AGAIN},
+        )
+    found = {study.digest: study for study in asked}
     return [found[digest] for digest in digests]
 
 
@@ -93,6 +105,7 @@ def report_request(*, round: Round, share: float, actor: str, now: datetime) -> 
         questions=[Question({"share": share})],
         actor=actor,
         now=now,
+        again=True,
     )
     return study
 

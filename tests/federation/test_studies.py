@@ -89,7 +89,18 @@ def test_a_study_that_no_worker_brings_home_has_failed(round):
     assert claim(study, now) is None
     study.refresh_from_db()
     assert (study.state, study.code) == ("failed", "solver_lost")
-    assert ask(round) == study  # the answer to the same question is that there is none
+    assert ask(round).state == "failed"  # the answer to the same question is that there is none
+
+
+def test_a_report_that_has_failed_is_tried_anew_when_somebody_asks_again(round):
+    def report():
+        return studies.report_request(round=round, share=0.01, actor="op", now=later(SOON))
+
+    first = report()
+    studies.study_fail(claim=claim(first), code="solver_timed_out", why="w", now=later(SOON))
+    again = report()
+    assert (again.pk, again.state, again.code, again.claims) == (first.pk, "pending", "", 0)
+    assert claim(again) is not None
 
 
 def test_only_so_many_run_at_once_and_the_next_is_named(round):

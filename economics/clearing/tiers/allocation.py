@@ -11,8 +11,10 @@ from economics import accounts
 from economics.clearing.program import program_of
 from economics.clearing.tiers.awards import Awards, awards_at
 from economics.clearing.tiers.coalitions import Coalitions
+from economics.clearing.tiers.demand import Demand
 from economics.clearing.tiers.gangs import place_gangs
 from economics.clearing.tiers.grouping import Grouping, group_market
+from economics.clearing.tiers.regions import coordinate, regions_of
 from economics.clearing.tiers.search import Tiers, tiers_of
 from economics.clearing.tiers.support import Support
 from economics.market import COLUMN_ARRAYS, JOB_ARRAYS, Array, Index, Market, Mask
@@ -22,6 +24,7 @@ from economics.sharing.repair import Repair, repair
 
 STILL = 1e-7  # excess below this, times max(1, welfare), is solver rounding
 EXACT_COLUMNS = 5_000  # up to which coalitions are asked one by one, exactly
+MANY_GROUPS = 400  # from here on it is quicker to agree on rents first
 FULL_SHARE = 1 - 1e-9  # a gang the relaxation serves by this much is served in full
 
 
@@ -125,11 +128,24 @@ def relax(market: Market, *, start: Array | None = None) -> Relaxed:
     """Solve to a proof, and award by the tie rule at the lowest supporting rents."""
     grouping = group_market(market)
     demand = grouping.demand
-    tiers = tiers_of(demand, market.capacity, tolerance=0.0, start=start)
+    tiers = searched(demand, market.capacity, grouping.home, tolerance=0.0, start=start)
     support = Support(market, demand, grouping.home, tiers)
     rent = support.lowest()
     awards = awards_at(demand, rent, market.capacity, grouping.table.stays)
     return Relaxed(grouping, tiers, rent, support, shares_of(market, grouping, awards))
+
+
+def searched(
+    demand: Demand, capacity: Array, home: Index, *, tolerance: float, start: Array | None = None
+) -> Tiers:
+    """The tiers of a demand; where there are many groups, rents are agreed on first.
+
+    `home` (G,) is the site of each group.
+    """
+    if start is not None or demand.groups < MANY_GROUPS:
+        return tiers_of(demand, capacity, tolerance=tolerance, start=start)
+    regions = regions_of(demand, home, 1)
+    return coordinate(demand, capacity, tolerance=tolerance, regions=regions).tiers
 
 
 def shares_of(market: Market, grouping: Grouping, awards: Awards) -> Array:

@@ -34,7 +34,7 @@ def smoothed_rents(demand: Demand, capacity: Array) -> Array:
     step = -(-np.count_nonzero(gain > 0) // MOST_WAYS)  # every so many runs speak for the others
     gain[np.arange(runs.count) % max(int(step), 1) > 0] = 0.0
     run, line = np.nonzero(gain > 0)
-    if not run.size:
+    if not run.size or not capacity.any():
         return np.zeros(capacity.shape)
     uses = lines.uses(runs.group[run], line)
     gain = gain[run, line]
