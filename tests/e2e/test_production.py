@@ -93,9 +93,14 @@ def test_a_queue_that_is_lost_costs_a_tick_and_nothing_else(production, servers)
     valkey.port = port
     valkey.start()
     worker = next(c for c in r.federation.children if c.name == "worker")
-    if not worker.running():
-        worker.start()
-    assert r.wait_for(job, "succeeded")["samples_done"] == 4_000
+
+    def ended(job_id):
+        if not worker.running():
+            worker.start()  # it ends a while after its queue: whoever watches over it starts it
+        return r.job(job_id)["state"] == "succeeded"
+
+    r.wait(lambda: ended(job), "the end of the first job")
+    assert r.job(job)["samples_done"] == 4_000
     second = r.submit("k", samples=500)
-    r.wait_for(second, "succeeded")
+    r.wait(lambda: ended(second), "the end of the second job")
     r.settled()
