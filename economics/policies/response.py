@@ -5,7 +5,7 @@
 is solved by its equilibrium: every buyer bids b_ip on the goods, a price is the sum of the bids on
 it, the good goes to its bidders in proportion, and next time a buyer bids in proportion to what it
 got from each. That is mirror descent on the bids; a longer step (the gains to the power STRETCH)
-takes half the rounds and is given up when a round makes things worse.
+takes half the rounds and is given up when the gap stops falling.
 
 At any prices p with p C = B the optimum is at most sum of B_i log(B_i max_p v_ip / p_p), so
 
@@ -30,6 +30,7 @@ from economics.errors import NotCleared
 from economics.market import Array, Index
 
 STRETCH = 2  # power of the gains in a step
+FALLING = 0.999  # of the last gap: above it the long step goes to and fro
 EVERY = 10  # rounds between looks at the gap
 MOST_ROUNDS = 20_000
 
@@ -70,7 +71,7 @@ def respond(market: Fisher, *, gap: float) -> Equilibrium:
             found = _gap(market.budget, np.maximum.reduceat(gain, start), utility)
             if found <= gap:
                 return _equilibrium(market, bid, price, utility, found, rounds)
-            stretch, last = (1, np.inf) if found > last else (stretch, found)
+            stretch, last = (stretch if found <= FALLING * last else 1), found
         for _ in range(stretch):
             bid *= gain
         bid = _within(bid, market, start)

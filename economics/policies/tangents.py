@@ -21,7 +21,7 @@ H chords.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -36,8 +36,10 @@ CHORDS = 16  # to a logarithm
 WIDEST = 2.0  # scales are looked at from exp(-this) to exp(this), at first
 SHRINK = 0.2  # of the range when the scales were within it; chords are an eighth of the range
 STEEP = 8.0  # slope below the range, times that of a chord to its lower end
+NARROWEST = 1e-5
 EDGE = 1e-9
-MOST_PROGRAMMES = 60
+ENOUGH = 1e-5  # a gap, per unit of budget, that is accepted when no smaller one is found
+MOST_PROGRAMMES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +54,46 @@ class Shared:
 def share(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array, *, gap: float) -> Shared:
     """Maximise the sum of budget (E,) x log(delivered), from first rents (P,), to a proved gap.
 
-    Every entry is one job. Raises NotCleared when MOST_PROGRAMMES do not prove it.
+    Every entry is one job. Raises NotCleared when MOST_PROGRAMMES do not prove ENOUGH, and as
+    "infeasible" when promises are more than the pools can deliver.
     """
     pressure, claim = Pressure(fleet, crowd), budget / budget.sum()
-    rent, span, last = rent / budget.sum(), WIDEST, np.inf
+    best = _Best(np.inf, rent / budget.sum(), -np.inf, crowd.least)
+    rent, span = best.rent, WIDEST
     for programme in range(1, MOST_PROGRAMMES + 1):
         runs = _Runs.of(pressure, claim, best_deliveries(fleet, crowd, claim, rent), span)
         scale, rent = runs.solve()
         delivered = _fitted(pressure, runs.wanted * scale[runs.run])
-        found = largest(fleet, crowd, claim, rent) - float(claim @ np.log(delivered))
-        if found <= gap:
-            return Shared(delivered, found, programme)
-        wide = runs.at_edge(scale) and found < last / 2
-        span, last = span if wide else span * SHRINK, found
+        best = best.with_delivered(claim, delivered)
+        bound = largest(fleet, crowd, claim, rent)
+        if bound < best.bound:
+            best = replace(best, bound=bound, rent=rent)
+        else:
+            rent = (rent + best.rent) / 2  # the bound is convex: no worse than between the two
+        if best.gap <= (gap if programme < MOST_PROGRAMMES else ENOUGH):
+            return Shared(best.delivered, best.gap, programme)
+        span = span if runs.at_edge(scale) else max(span * SHRINK, NARROWEST)
     raise NotCleared("the slopes did not settle")
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The smallest bound and the best deliveries so far."""
+
+    bound: float
+    rent: Array  # (P,)
+    worth: float
+    delivered: Array  # (E,)
+
+    @property
+    def gap(self) -> float:
+        return self.bound - self.worth
+
+    def with_delivered(self, claim: Array, delivered: Array) -> _Best:
+        if not (delivered > 0).all():
+            return self
+        worth = float(claim @ np.log(delivered))
+        return self if worth <= self.worth else replace(self, worth=worth, delivered=delivered)
 
 
 def best_deliveries(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array) -> Array:
@@ -117,8 +145,11 @@ class _Runs:
         fleet, crowd = pressure.fleet, pressure.crowd
         full = wanted >= crowd.reach(fleet) * (1 - EDGE)
         least = ~full & (crowd.least > 0) & (wanted <= crowd.least * (1 + EDGE))
+        rate = (wanted / crowd.units)[:, None]
+        corner = (np.abs(fleet.edges[crowd.kind] - rate) <= EDGE * rate).any(axis=1)
+        mark = full + 2 * least + 3 * (corner & ~full & ~least)
         code, first, run = np.unique(
-            3 * pressure.codes(wanted) + full + 2 * least, return_index=True, return_inverse=True
+            4 * pressure.codes(wanted) + mark, return_index=True, return_inverse=True
         )
         low, high = np.exp(-span * ~least[first]), np.exp(span * ~full[first])
         grid = np.linspace(0.0, 1.0, CHORDS + 1)

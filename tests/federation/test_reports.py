@@ -55,7 +55,7 @@ def test_any_permutation_and_repetition_of_reports_ends_the_same(attempt, seed):
         agent.make_report(lease, samples=8_000, speed=960.0, ending=Ending("exited", 0)),
     ]
     shuffled = reports * 2
-    random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, not a secret
+    random.Random(seed).shuffle(shuffled)
     for report in shuffled:
         reports_accept(site=agent.site, reports=[report], now=later(25))
         pay(later(25))
