@@ -1,18 +1,18 @@
-"""How hard given needs press on the pools: one small linear programme, kept between solves.
+"""How far the pools can go from needs they meet to larger ones: one linear programme, kept warm.
 
-    minimise s    such that, for every pool p and every run r of jobs,
-    sum over ways of hours x          <= s C_p            (dual: the rent)
+    maximise τ <= 1    such that, for every pool p and every run r of jobs,
+    sum over ways of hours x          <= C_p                          (dual: the rent)
     sum over the run's ways of x      <= units of the run
-    sum over its ways of output x     >= needs of the run
+    sum over its ways of output x     >= first needs + τ (last needs - first needs) of the run
 
-The needs can be met when s <= 1. A *run* is the jobs of one kind whose need per unit lies between
-the outputs of two ways that are next to each other. Runs are exact: no way of theirs delivers
-strictly between those outputs, so whatever the run as a whole can be delivered can be dealt out to
-its jobs (`dealt`), each within its own units. Only right-hand sides change from one set of needs to
-the next, so every solve starts from the basis of the last one.
+A *run* is the jobs of one kind whose last need per unit lies between the outputs of two ways that
+are next to each other. Runs are exact at τ = 1: no way of theirs delivers strictly between those
+outputs, so whatever the run as a whole can be delivered can be dealt out to its jobs (`deal.py`),
+each within its own units. Below 1 they are a relaxation, so the rents bound what is possible. From
+one set of needs to the next only a column and right-hand sides change, and runs are added: every
+solve starts from the last basis.
 
-Axes: P pools · A ways · E entries · R runs · X variables (a run and one of its ways) · Q pairs (an
-entry and one of its kind's ways, in order).
+Axes: P pools · A ways · E entries · R runs · X variables (a run and one of its ways).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Pressure:
 class _Programme:
     """The programme in the solver.
 
-    Variables: s, then those of the runs. Rows: pools, then units and needs of each run in turn.
+    Variables: τ, then those of the runs. Rows: pools, then units and needs of each run in turn.
     """
 
     def __init__(self, fleet: Fleet) -> None:

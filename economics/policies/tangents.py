@@ -21,9 +21,11 @@ H chords.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
 from economics.clearing.solver import Linear, minimise
@@ -35,6 +37,7 @@ from economics.policies.pressure import Pressure
 CHORDS = 16  # to a logarithm
 WIDEST = 2.0  # scales are looked at from exp(-this) to exp(this), at first
 SHRINK = 0.2  # of the range when the scales were within it; chords are an eighth of the range
+GROW = 2.0  # of the range when one was not
 STEEP = 8.0  # slope below the range, times that of a chord to its lower end
 NARROWEST = 1e-5
 EDGE = 1e-9
@@ -59,20 +62,17 @@ def share(fleet: Fleet, crowd: Crowd, budget: Array, rent: Array, *, gap: float)
     """
     pressure, claim = Pressure(fleet, crowd), budget / budget.sum()
     best = _Best(np.inf, rent / budget.sum(), -np.inf, crowd.least)
-    rent, span = best.rent, WIDEST
+    span = WIDEST
     for programme in range(1, MOST_PROGRAMMES + 1):
-        runs = _Runs.of(pressure, claim, best_deliveries(fleet, crowd, claim, rent), span)
+        wanted = best_deliveries(fleet, crowd, claim, best.rent)
+        runs = _Runs.of(pressure, claim, wanted, span)
         scale, rent = runs.solve()
         delivered = _fitted(pressure, runs.wanted * scale[runs.run])
         best = best.with_delivered(claim, delivered)
-        bound = largest(fleet, crowd, claim, rent)
-        if bound < best.bound:
-            best = replace(best, bound=bound, rent=rent)
-        else:
-            rent = (rent + best.rent) / 2  # the bound is convex: no worse than between the two
+        best = best.with_rents(lambda at: largest(fleet, crowd, claim, at), rent)
         if best.gap <= (gap if programme < MOST_PROGRAMMES else ENOUGH):
             return Shared(best.delivered, best.gap, programme)
-        span = span if runs.at_edge(scale) else max(span * SHRINK, NARROWEST)
+        span = min(span * GROW, WIDEST) if runs.at_edge(scale) else max(span * SHRINK, NARROWEST)
     raise NotCleared("the slopes did not settle")
 
 
@@ -88,6 +88,22 @@ class _Best:
     @property
     def gap(self) -> float:
         return self.bound - self.worth
+
+    def with_rents(self, bound: Callable[[Array], float], rent: Array) -> _Best:
+        """The best rents between those at hand and others: the bound is convex."""
+        if not np.isfinite(self.bound):
+            return replace(self, bound=bound(rent), rent=rent)
+        way = minimize_scalar(
+            lambda part: bound(self.rent + part * (rent - self.rent)),
+            bounds=(0.0, 1.0),
+            method="bounded",
+            options={"xatol": 1e-3},
+        )
+        found = self.rent + float(way.x) * (rent - self.rent)
+        for at in (rent, found):
+            if bound(at) < self.bound:
+                self = replace(self, bound=bound(at), rent=at)
+        return self
 
     def with_delivered(self, claim: Array, delivered: Array) -> _Best:
         if not (delivered > 0).all():
