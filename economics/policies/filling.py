@@ -71,6 +71,7 @@ class Filled:
 
     need: Array  # (E,) Msamples
     level: float  # at which the first was held
+    taken: Pressed  # one way to meet the needs
     programmes: int  # solved on the way
 
 
@@ -125,7 +126,7 @@ def fill(
         _hold(water, rent)
         rent = None
     need = water.need(water.level)
-    return Filled(need, first, water.programmes), water.pressure
+    return Filled(need, first, water.press(water.level), water.programmes), water.pressure
 
 
 def _raise(water: _Water, rent: Array | None) -> Array | None:

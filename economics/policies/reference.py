@@ -80,7 +80,9 @@ def lexicographic(fleet: Fleet, crowd: Crowd, pace: Array) -> Array:
     while rising.any():
         level, _ = _highest(fleet, crowd, pace, held, rising)
         floor = np.where(rising, np.maximum(pace * level, crowd.least), held)
-        stuck = [job for job in np.flatnonzero(rising) if not _can_rise(fleet, crowd, job, floor)]
+        stuck = [
+            job for job in np.flatnonzero(rising) if not _can_rise(fleet, crowd, int(job), floor)
+        ]
         if not stuck:
             raise NotCleared("the levels did not settle")
         rising[stuck] = False
@@ -129,7 +131,8 @@ def _can_rise(fleet: Fleet, crowd: Crowd, job: int, floor: Array) -> bool:
 
     problem, slack = plain(fleet, crowd), SAME * float(floor.max())
     rules = {**problem.kept, "nobody falls back": problem.delivered >= floor - slack / 1e3}
-    return _solved(cp.Maximize(problem.delivered[job]), rules, cp.HIGHS) > floor[job] + slack
+    most = _solved(cp.Maximize(problem.delivered[job]), rules, cp.HIGHS)
+    return bool(most > floor[job] + slack)
 
 
 def _solved(objective: Any, rules: dict[str, Any], solver: str) -> float:
@@ -137,7 +140,10 @@ def _solved(objective: Any, rules: dict[str, Any], solver: str) -> float:
     import cvxpy as cp  # noqa: PLC0415
 
     problem = cp.Problem(objective, list(rules.values()))
-    problem.solve(solver=solver)
+    try:
+        problem.solve(solver=solver)
+    except cp.error.SolverError as reason:
+        raise NotCleared(str(reason)) from None
     if problem.status != cp.OPTIMAL:
         raise NotCleared(problem.status)
     return float(problem.value)

@@ -64,7 +64,7 @@ def respond(market: Fisher, *, gap: float) -> Equilibrium:
     bid = _within(worth.copy(), market, start)
     stretch, last = STRETCH, np.inf
     for rounds in range(1, MOST_ROUNDS + 1):
-        price: Array = np.bincount(market.good, weights=bid, minlength=market.supply.size)
+        price = np.bincount(market.good, bid, market.supply.size).astype(np.float64)
         gain = worth / price[market.good]  # utility of a unit of budget
         if rounds % EVERY == 0:
             utility = np.add.reduceat(bid * gain, start)
