@@ -99,8 +99,11 @@ class Demand:
 
     def group_of(self, at: Index) -> Index:
         """The group of each place in the order."""
-        group: Index = np.searchsorted(self.start, at, side="right") - 1
-        return group
+        if at.size < self.bid.size // 4:
+            group: Index = np.searchsorted(self.start, at, side="right") - 1
+            return group
+        every: Index = np.repeat(np.arange(self.groups), np.diff(self.start))
+        return every[at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +152,10 @@ def runs_of(demand: Demand, cut: Index) -> Runs:
 
 
 def even_cuts(demand: Demand, parts: int) -> Index:
-    """Places that cut each group into about `parts` runs of equal weight, (R + 1,)."""
-    total = np.concatenate([[0.0], np.cumsum(demand.weight)])
-    low, high = total[demand.start[:-1]], total[demand.start[1:]]
-    aims = low[:, None] + (high - low)[:, None] * np.arange(1, parts) / parts
-    places = np.searchsorted(total, aims.ravel())
-    return np.unique(np.concatenate([demand.start, np.minimum(places, demand.bid.size)]))
+    """Places that cut each group into `parts` runs of about as many jobs, (R + 1,)."""
+    size = np.diff(demand.start)[:, None]
+    places = demand.start[:-1, None] + size * np.arange(1, parts) // parts
+    return np.unique(np.concatenate([demand.start, places.ravel()]))
 
 
 def ranges(first: Index, end: Index) -> Index:

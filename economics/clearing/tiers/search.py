@@ -23,16 +23,7 @@ WIDE = 0.5  # lines tried at first, by how much dearer than the best they are
 NARROW = 0.02
 GUESSED = 0.1  # the same when the first rents are a guess
 REMEMBERED = 0.1  # or those of an earlier round
-AROUND = (
-    0.97,
-    0.985,
-    0.993,
-    0.997,
-    1.003,
-    1.007,
-    1.015,
-    1.03,
-)  # times those: where their runs are cut as well
+AROUND = (0.98, 0.993, 1.007, 1.02)  # times those: where their runs are cut as well
 BESIDE = 0.02  # the same around rents that were looked at on the way
 MOST_ROUNDS = 60
 MET = 1e-9  # relative gap that solver tolerances can hide
