@@ -3,9 +3,10 @@
     python -m bench.policies --json
 
 Speeds are the public measured table under HANSE_DATA (made up, and said so, where that is unset):
-every job a class at one of four gang sizes, on three kinds of GPU with a quarter as many GPUs as
-jobs of each. The plain form is solved by Clarabel, ECOS and HiGHS, whichever is quickest; ours
-starts from stored class numbers. Objectives must agree.
+every job is of a class at one of four gang sizes, on three kinds of GPU with a quarter as many GPUs
+as jobs of each. For makespan and finish times every job has its own work and its own time run so
+far. The plain form is solved by Clarabel, ECOS and HiGHS, and the quickest counts. Ours starts from
+stored class numbers and ends with the time fractions of every job, which are then checked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,34 +24,51 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.support import report, timed
-from economics.clearing.tiers.demand import Lines, demand_of
-from economics.clearing.tiers.search import tiers_of
 from economics.market import Array, Index
+from economics.policies.deal import deal
 from economics.policies.filling import Curve, fill
 from economics.policies.fleet import Crowd, Fleet
+from economics.policies.surplus import most
 
 SIZES = np.array([1, 2, 4, 8])
 KINDS = ("k80", "p100", "v100")
 # Jobs beyond which a plain form or a solver takes minutes, and is left out.
 LARGEST = {"finish_time": 2048, "makespan": 8192, "HIGHS": 4096}
-ELAPSED = 0.5  # of the time alone, what a job has run on average
+STOP = 0.05  # where the bisection ends, of the makespan
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Jobs, three kinds of GPU, and what is stored with each job: its class."""
 
-    speed: Array  # (C, 3) of a class at its gang size
+    speed: Array  # (C, 3) steps per second of a class at its gang size
     gpus: Array  # (C,)
     kind: Index  # (J,)
+    work: Array  # (J,) steps a job still has
+    elapsed: Array  # (J,) seconds it has run
     capacity: Array  # (3,)
     measured: bool
 
     @property
     def fair(self) -> Array:
         """Speed of each class at an equal share of every kind of GPU, (C,)."""
-        share = np.minimum(1.0, self.capacity / (self.gpus[self.kind].sum()))
-        return self.speed @ share
+        fair: Array = self.speed @ np.minimum(1.0, self.capacity / self.gpus[self.kind].sum())
+        return fair
+
+    @property
+    def alone(self) -> Array:
+        """Finish time of each job at that speed, (J,)."""
+        alone: Array = self.elapsed + self.work / self.fair[self.kind]
+        return alone
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The value of an objective, and the time fractions that reach it."""
+
+    value: float
+    share: Array  # (J, 3)
 
 
 def main() -> None:
@@ -62,14 +79,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    figures: dict[str, Any] = {"jobs": asked.jobs, "seed": asked.seed}
+    figures: dict[str, Any] = {"jobs": asked.jobs, "seed": asked.seed, "repeats": asked.repeats}
     for jobs in asked.jobs:
         drawn = cluster(jobs, seed=asked.seed)
         figures["measured_speeds"] = drawn.measured
-        for name, (ours, plain, solvers) in POLICIES.items():
-            if jobs > LARGEST.get(name, jobs):
-                continue
-            figures |= compared(f"{name}_{jobs}", drawn, ours, plain, solvers, asked.repeats)
+        for name, rivals in POLICIES.items():
+            if jobs <= LARGEST.get(name, jobs):
+                figures |= compared(f"{name}_{jobs}", drawn, rivals, asked.repeats)
     report("policies", figures, as_json=asked.json)
 
 
@@ -83,7 +99,16 @@ def cluster(jobs: int, *, seed: int) -> Cluster:
     speed = table[classes, size]
     kept = np.flatnonzero((speed > 0).all(axis=1))
     kind = draw.integers(0, kept.size, jobs)
-    return Cluster(speed[kept], gpus[kept], kind, np.full(3, jobs / 4), measured)
+    typical = speed[kept][kind].mean(axis=1)
+    return Cluster(
+        speed=speed[kept],
+        gpus=gpus[kept],
+        kind=kind,
+        work=typical * 3600.0 * draw.lognormal(0.0, 0.3, jobs),
+        elapsed=3600.0 * draw.random(jobs),
+        capacity=np.full(3, jobs / 4),
+        measured=measured,
+    )
 
 
 def _table(draw: np.random.Generator) -> tuple[Array, bool]:
@@ -105,131 +130,187 @@ def _table(draw: np.random.Generator) -> tuple[Array, bool]:
     return np.stack([speeds[key] for key in sorted(speeds)]), True
 
 
-def compared(
-    name: str,
-    drawn: Cluster,
-    ours: Callable[[Cluster], float],
-    plain: Callable[[Cluster, str], float],
-    solvers: tuple[str, ...],
-    repeats: int,
-) -> dict[str, Any]:
-    """Seconds of both, and how far their objectives are apart."""
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """One policy in both forms, and its objective."""
+
+    ours: Callable[[Cluster], Answer]
+    plain: Callable[[Cluster, str], tuple[float, bool]]  # value, and whether it is proved
+    solvers: tuple[str, ...]
+    objective: Callable[[Cluster, Array], float]  # of every job's speed, (J,)
+
+
+def compared(name: str, drawn: Cluster, rivals: Rivals, repeats: int) -> dict[str, Any]:
+    """Seconds of both, and how far ours is from the nearest objective the plain form proves."""
     with threadpool_limits(limits=1):
-        took, value = timed(lambda: ours(drawn), repeats)
-    rivals = {}
-    for solver in solvers:
-        if drawn.kind.size > LARGEST.get(solver, drawn.kind.size):
-            continue
-        start = time.perf_counter()
-        rivals[solver] = (plain(drawn, solver), time.perf_counter() - start)
-    best = min(rivals, key=lambda solver: rivals[solver][1])
-    reference = min((found for found, _ in rivals.values()), key=lambda found: abs(found - value))
+        took, found = timed(lambda: rivals.ours(drawn), repeats)
+    check(drawn, rivals, found)
+    plain = {
+        solver: timed(lambda solver=solver: rivals.plain(drawn, solver), repeats)  # type: ignore[misc]
+        for solver in rivals.solvers
+        if drawn.kind.size <= LARGEST.get(solver, drawn.kind.size)
+    }
+    best = min(plain, key=lambda solver: plain[solver][0].median)
+    sure = [value for _, (value, proved) in plain.values() if proved] or [plain[best][1][0]]
+    nearest = min(sure, key=lambda value: abs(found.value - value))
     return {
         f"{name}_seconds": took.median,
         f"{name}_spread": took.spread,
-        f"{name}_plain_seconds": rivals[best][1],
+        f"{name}_plain_seconds": plain[best][0].median,
+        f"{name}_plain_spread": plain[best][0].spread,
         f"{name}_plain_solver": best,
-        f"{name}_ratio": rivals[best][1] / took.median,
-        f"{name}_difference": abs(value - reference) / abs(reference),
+        f"{name}_ratio": plain[best][0].median / took.median,
+        f"{name}_difference": found.value / nearest - 1.0,
+        f"{name}_by_solver": {
+            solver: {"seconds": done[0].median, "value": done[1][0], "proved": done[1][1]}
+            for solver, done in plain.items()
+        },
     }
 
 
-def max_min(drawn: Cluster) -> float:
-    """Ours: the smallest ratio of speed to fair speed."""
-    fleet, crowd = _crowd(drawn)
-    return fill(fleet, crowd, Curve.straight(drawn.fair[crowd.kind]), once=True)[0].level
+def check(drawn: Cluster, rivals: Rivals, found: Answer) -> None:
+    """The fractions are possible and reach the value: otherwise a time says nothing."""
+    share = found.share
+    assert (share >= 0).all()
+    assert (share.sum(axis=1) <= 1 + ROUNDING).all()
+    assert (drawn.gpus[drawn.kind] @ share <= drawn.capacity * (1 + ROUNDING)).all()
+    speed = (drawn.speed[drawn.kind] * share).sum(axis=1)
+    reached = rivals.objective(drawn, speed)
+    assert abs(reached / found.value - 1) <= ROUNDING, (reached, found.value)
 
 
-def makespan(drawn: Cluster) -> float:
-    """Ours: the time of the last job; a job's work grows with its fair speed and its size."""
-    fleet, crowd = _crowd(drawn)
-    work = _work(drawn)[crowd.kind]
-    return 1.0 / fill(fleet, crowd, Curve.straight(work), once=True)[0].level
-
-
-def throughput(drawn: Cluster) -> float:
-    """Ours: the largest sum of speeds over fair speeds, by bid tiers on the classes."""
-    present = np.unique(drawn.kind)
-    hours = np.broadcast_to(drawn.gpus[present][:, None], (present.size, 3)).copy()
-    worth = drawn.speed[present] / drawn.fair[present][:, None]
-    pool = np.broadcast_to(np.arange(3), hours.shape).copy()
-    count = np.bincount(drawn.kind)[present].astype(float)
-    lines = Lines(pool, worth, np.zeros(hours.shape), hours)
-    demand = demand_of(lines, np.arange(present.size), np.ones(present.size), count)
-    return tiers_of(demand, drawn.capacity, tolerance=0.0).value
-
-
-def finish_time(drawn: Cluster) -> float:
-    """Ours: the largest ratio of the finish time to that alone."""
-    fleet, crowd = _crowd(drawn)
-    work, fair = _work(drawn)[crowd.kind], drawn.fair[crowd.kind]
-    alone = ELAPSED + work / fair
-    curve = Curve(work / alone, np.full(work.shape, ELAPSED) / alone)
-    return 1.0 / fill(fleet, crowd, curve, once=True)[0].level
-
-
-def _crowd(drawn: Cluster) -> tuple[Fleet, Crowd]:
+def max_min(drawn: Cluster) -> Answer:
+    """Ours: the smallest ratio of speed to fair speed, per GPU of the gang."""
     fleet = Fleet.of_table(drawn.speed, drawn.gpus, drawn.capacity)
-    return fleet, Crowd.of_kinds(drawn.kind, drawn.gpus.size)
+    crowd = Crowd.of_kinds(drawn.kind, drawn.gpus.size)
+    own = (drawn.fair / drawn.gpus)[crowd.kind]
+    value, units = _filled(fleet, crowd, Curve.straight(own))
+    return Answer(value, _by_job(fleet, crowd, units, drawn))
 
 
-def _work(drawn: Cluster) -> Array:
-    work: Array = drawn.fair * drawn.gpus
-    return work
+def throughput(drawn: Cluster) -> Answer:
+    """Ours: the largest sum of speeds over fair speeds."""
+    fleet = Fleet.of_table(drawn.speed, drawn.gpus, drawn.capacity)
+    crowd = Crowd.of_kinds(drawn.kind, drawn.gpus.size)
+    value, units = most(fleet, crowd, fleet.output / drawn.fair[fleet.kind])
+    return Answer(value, _by_job(fleet, crowd, units, drawn))
 
 
-def _plain(drawn: Cluster) -> tuple[Any, Any, list[Any]]:
-    """Time fractions, (J, 3), speeds, (J,), and the rules everybody keeps to."""
+def makespan(drawn: Cluster) -> Answer:
+    """Ours: the time of the last job."""
+    fleet, crowd = _each(drawn)
+    level, units = _filled(fleet, crowd, Curve.straight(drawn.work))
+    return Answer(1.0 / level, _as_table(fleet, crowd, units))
+
+
+def finish_time(drawn: Cluster) -> Answer:
+    """Ours: the largest ratio of the finish time to that alone."""
+    fleet, crowd = _each(drawn)
+    curve = Curve(drawn.work / drawn.alone, drawn.elapsed / drawn.alone)
+    level, units = _filled(fleet, crowd, curve)
+    return Answer(1.0 / level, _as_table(fleet, crowd, units))
+
+
+def _each(drawn: Cluster) -> tuple[Fleet, Crowd]:
+    """Every job an entry of its own: each has its own work."""
+    one = np.ones(drawn.kind.size)
+    fleet = Fleet.of_table(drawn.speed, drawn.gpus, drawn.capacity)
+    return fleet, Crowd(drawn.kind, one, one, np.inf * one, 0.0 * one)
+
+
+def _filled(fleet: Fleet, crowd: Crowd, curve: Curve) -> tuple[float, Array]:
+    filled, pressure = fill(fleet, crowd, curve, once=True)
+    return filled.level, deal(pressure, filled.taken, filled.need, fleet.hours)
+
+
+def _as_table(fleet: Fleet, crowd: Crowd, units: Array) -> Array:
+    """Units of each pair as fractions, (E, 3)."""
+    entry, way = fleet.ways_of(crowd.kind)
+    table = np.zeros((crowd.kind.size, fleet.capacity.size))
+    table[entry, fleet.pool[way]] = units
+    return table
+
+
+def _by_job(fleet: Fleet, crowd: Crowd, units: Array, drawn: Cluster) -> Array:
+    """What each class's jobs have, for each job, (J, 3)."""
+    table = np.zeros((drawn.gpus.size, fleet.capacity.size))
+    table[crowd.kind] = _as_table(fleet, crowd, units)
+    by_job: Array = table[drawn.kind]
+    return by_job
+
+
+def _plain(drawn: Cluster) -> tuple[Any, list[Any]]:
+    """Speeds, (J,), and the rules everybody keeps to."""
     share = cp.Variable((drawn.kind.size, 3), nonneg=True)
     speed = cp.sum(cp.multiply(drawn.speed[drawn.kind], share), axis=1)
-    rules = [drawn.gpus[drawn.kind] @ share <= drawn.capacity, cp.sum(share, axis=1) <= 1]
-    return share, speed, rules
+    return speed, [drawn.gpus[drawn.kind] @ share <= drawn.capacity, cp.sum(share, axis=1) <= 1]
 
 
-def plain_max_min(drawn: Cluster, solver: str) -> float:
-    _, speed, rules = _plain(drawn)
-    ratio = cp.min(cp.multiply(speed, 1.0 / drawn.fair[drawn.kind]))
-    return float(cp.Problem(cp.Maximize(ratio), rules).solve(solver=solver))
+def plain_max_min(drawn: Cluster, solver: str) -> tuple[float, bool]:
+    speed, rules = _plain(drawn)
+    ratio = cp.min(cp.multiply(speed, (drawn.gpus / drawn.fair)[drawn.kind]))
+    return _solved(cp.Maximize(ratio), rules, solver)
 
 
-def plain_throughput(drawn: Cluster, solver: str) -> float:
-    _, speed, rules = _plain(drawn)
+def plain_throughput(drawn: Cluster, solver: str) -> tuple[float, bool]:
+    speed, rules = _plain(drawn)
     total = cp.sum(cp.multiply(speed, 1.0 / drawn.fair[drawn.kind]))
-    return float(cp.Problem(cp.Maximize(total), rules).solve(solver=solver))
+    return _solved(cp.Maximize(total), rules, solver)
 
 
-def plain_makespan(drawn: Cluster, solver: str) -> float:
-    """Bisection to 5 %, a feasibility programme for every halving."""
-    _, speed, rules = _plain(drawn)
-    work = _work(drawn)[drawn.kind]
-    low, high = 0.0, float(work.size)
-    while high - low > 0.05 * high:
+def plain_makespan(drawn: Cluster, solver: str) -> tuple[float, bool]:
+    """Bisection to STOP of the time, a feasibility programme for every halving."""
+    speed, rules = _plain(drawn)
+    low, high = 0.0, float((drawn.work / drawn.fair[drawn.kind]).max())
+    while high - low > STOP * high:
         middle = (low + high) / 2
-        problem = cp.Problem(cp.Maximize(0), [*rules, speed * middle >= work])
+        problem = cp.Problem(cp.Maximize(0), [*rules, speed * middle >= drawn.work])
         problem.solve(solver=solver)
-        if problem.status == cp.OPTIMAL:
-            high = middle
-        else:
-            low = middle
-    return high
+        low, high = (low, middle) if problem.status == cp.OPTIMAL else (middle, high)
+    return high, True
 
 
-def plain_finish_time(drawn: Cluster, solver: str) -> float:
+def plain_finish_time(drawn: Cluster, solver: str) -> tuple[float, bool]:
     """A separate reciprocal for every job."""
-    _, speed, rules = _plain(drawn)
-    work = _work(drawn)[drawn.kind]
-    alone = ELAPSED + work / drawn.fair[drawn.kind]
+    speed, rules = _plain(drawn)
     ratios = [
-        (ELAPSED + work[job] * cp.inv_pos(speed[job])) / alone[job] for job in range(work.size)
+        (drawn.elapsed[job] + drawn.work[job] * cp.inv_pos(speed[job])) / drawn.alone[job]
+        for job in range(drawn.kind.size)
     ]
-    return float(cp.Problem(cp.Minimize(cp.maximum(*ratios)), rules).solve(solver=solver))
+    return _solved(cp.Minimize(cp.maximum(*ratios)), rules, solver)
 
 
-POLICIES: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
-    "max_min": (max_min, plain_max_min, ("CLARABEL", "ECOS", "HIGHS")),
-    "throughput": (throughput, plain_throughput, ("CLARABEL", "ECOS", "HIGHS")),
-    "makespan": (makespan, plain_makespan, ("CLARABEL", "ECOS")),
-    "finish_time": (finish_time, plain_finish_time, ("CLARABEL", "ECOS")),
+def _solved(objective: Any, rules: list[Any], solver: str) -> tuple[float, bool]:
+    problem = cp.Problem(objective, rules)
+    problem.solve(solver=solver)
+    return float(problem.value), problem.status == cp.OPTIMAL
+
+
+POLICIES = {
+    "max_min": Rivals(
+        max_min,
+        plain_max_min,
+        ("CLARABEL", "ECOS", "HIGHS"),
+        lambda drawn, speed: float((speed * (drawn.gpus / drawn.fair)[drawn.kind]).min()),
+    ),
+    "throughput": Rivals(
+        throughput,
+        plain_throughput,
+        ("CLARABEL", "ECOS", "HIGHS"),
+        lambda drawn, speed: float((speed / drawn.fair[drawn.kind]).sum()),
+    ),
+    "makespan": Rivals(
+        makespan,
+        plain_makespan,
+        ("CLARABEL", "ECOS"),
+        lambda drawn, speed: float((drawn.work / speed).max()),
+    ),
+    "finish_time": Rivals(
+        finish_time,
+        plain_finish_time,
+        ("CLARABEL", "ECOS"),
+        lambda drawn, speed: float(((drawn.elapsed + drawn.work / speed) / drawn.alone).max()),
+    ),
 }
 
 

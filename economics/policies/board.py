@@ -83,6 +83,9 @@ class Board:
             settled = pressure.settle(need, self.taste)
             units = deal(pressure, settled, need, self.taste)
             share[self.columns] = np.minimum(units * self.unit, 1.0)
+            used = np.bincount(self.market.pool, self.market.gpu_hours * share, self.market.pools)
+            over = np.divide(used, self.fleet.capacity, out=np.ones(used.shape), where=used > 0)
+            share /= np.maximum(over, 1.0)[self.market.pool]  # rounding of the programme
         return share
 
 

@@ -70,7 +70,7 @@ class Filled:
     """What each job of an entry is to be delivered."""
 
     need: Array  # (E,) Msamples
-    level: float  # at which the first was held
+    level: float  # of those lowest; inf when nobody asks for anything
     taken: Pressed  # one way to meet the needs
     programmes: int  # solved on the way
 
@@ -86,6 +86,7 @@ class _Water:
     level: float = 0.0
     stride: float = np.inf  # how far above the level to look at first
     programmes: int = 0
+    last: Pressed | None = None
 
     @property
     def rising(self) -> Mask:
@@ -100,7 +101,8 @@ class _Water:
     def press(self, bound: float) -> Pressed:
         """Raise the level as far towards a bound as needs can be met."""
         self.programmes += 1
-        return self.pressure.press(self.need(self.level), self.need(bound))
+        self.last = self.pressure.press(self.need(self.level), self.need(bound))
+        return self.last
 
 
 def fill(
@@ -115,18 +117,18 @@ def fill(
     if crowd.least.any():
         water.press(0.0)
     rent = normalised(np.ones(fleet.capacity.shape), fleet.capacity) if fleet.kind.size else None
-    first = np.inf
     while water.rising.any():
         before = water.level
         rent = _raise(water, rent)
-        first = min(first, water.level)
         water.stride = max(water.level - before, LEAST_STRIDE * water.level)
         if once:
             break
         _hold(water, rent)
         rent = None
     need = water.need(water.level)
-    return Filled(need, first, water.press(water.level), water.programmes), water.pressure
+    lowest = float(curve.level(need).min(initial=np.inf))
+    taken = water.last if water.last is not None else water.press(water.level)
+    return Filled(need, lowest, taken, water.programmes), water.pressure
 
 
 def _raise(water: _Water, rent: Array | None) -> Array | None:

@@ -2,11 +2,12 @@
 
     minimise T    such that a job's speed x T >= its work,  and pools and widths are kept
 
-With τ = 1/T the rows are linear: speed >= τ x work. So the shortest T comes from one linear
-programme, exactly; bisection on T would solve one for every halving and stop short. Here a round's
-length is the unit: the level raised is the part of everybody's work that this round gets done, up
-to all of it. Jobs that do not decide T are raised further, so that nothing they could use lies
-idle. The work of a job without a demand is the most it could do in the round.
+With τ = 1/T the rows are linear, speed >= τ x work, so the shortest T is the optimum of one linear
+programme; bisection on T would solve one for every halving and stop short. Here it is solved on
+runs of jobs, exactly and in a few steps (`filling.py`). A round's length is the unit: the level
+raised is the part of everybody's work that this round gets done, up to all of it. Jobs that do not
+decide T are raised further, so that nothing they could use lies idle. The work of a job without a
+demand is the most it could do in the round.
 
 For a batch that is wanted as a whole. It serves large jobs at the cost of small ones and knows no
 claims: weights play no part, and bids none beyond admitting a column. Gangs are decided as parts of

@@ -28,7 +28,7 @@ from economics.policies.fleet import Crowd, Fleet
 
 TOLERANCE = 1e-9
 TIGHT = 1e-9  # what pools give above all they have, so that rounding stops nothing
-ROOM = 1e-7  # the same when needs are final; what is taken is then scaled down
+ROOM = 1e-8  # the same when needs are final; what is dealt out is then scaled down
 OPTIONS: dict[str, bool | int | float | str] = {
     "output_flag": False,
     "parallel": "off",

@@ -1,4 +1,4 @@
-"""Fleets and crowds for tests, drawn from a seed: ties, empty pools, jobs with and without limits."""
+"""Fleets and crowds for tests, drawn from a seed: ties, empty pools, jobs without limits."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from economics.policies.pressure import Pressure
 from tests.economics.fleets import a_fleet, one_pool
 
 SEEDS = range(60)
-FEW = range(12)  # the lexicographic reference solves a programme for each job and level
+FEW = range(40)  # the lexicographic reference solves a programme for each job and level
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -27,7 +27,6 @@ def test_the_first_level_is_that_of_one_programme_with_a_row_for_each_job(seed):
     assert ours.min() == pytest.approx(level, rel=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", FEW)
 def test_nobody_can_rise_unless_somebody_no_higher_falls(seed):
     fleet, crowd, pace = a_fleet(seed)
@@ -120,7 +119,7 @@ def test_a_curve_gives_back_the_level_of_its_need():
 @pytest.mark.parametrize("seed", range(30))
 def test_the_hull_is_the_cheapest_mix_of_ways(seed):
     """Against every mix of two ways, rest included."""
-    fleet, crowd, _ = a_fleet(seed)
+    fleet, _, _ = a_fleet(seed)
     random = np.random.default_rng(seed)
     rent = normalised(random.random(fleet.capacity.size) + 0.1, fleet.capacity)
     hull = Hull.of(fleet, rent)
