@@ -23,9 +23,10 @@ import highspy
 import numpy as np
 
 from economics.errors import NotCleared
-from economics.market import Array, Index
-from economics.policies.fleet import Crowd, Fleet
+from economics.market import Array, Index, Mask
+from economics.policies.fleet import Crowd, Fleet, Hull, normalised
 
+FEW_WAYS = 1_000  # all in the programme from the start
 TOLERANCE = 1e-9
 TIGHT = 1e-9  # what pools give above all they have, so that rounding stops nothing
 ROOM = 1e-8  # the same when needs are final; what is dealt out is then scaled down
@@ -113,15 +114,21 @@ class Pressure:
 class _Programme:
     """The programme in the solver.
 
-    Variables: τ, then those of the runs. Rows: pools, then units and needs of each run in turn.
+    Variables: τ, then a run and a way each. Rows: pools, then units and needs of each run in turn.
+    With many ways only those are in it that some rents made worth using; the others are priced at
+    every optimum, and enter when one would better it.
     """
 
     def __init__(self, fleet: Fleet) -> None:
         self.code: Index = np.zeros(0, dtype=np.int64)  # (R,)
         self._fleet = fleet
+        self._open = _worth_using(fleet)  # (A,)
+        self._taste = np.zeros(fleet.kind.size)  # (A,) cost of a unit
         self._run: Index = np.zeros(0, dtype=np.int64)  # (E,) run of each entry
-        self._of: Index = np.zeros(0, dtype=np.int64)
-        self._way: Index = np.zeros(0, dtype=np.int64)
+        self._of: Index = np.zeros(0, dtype=np.int64)  # (X,)
+        self._way: Index = np.zeros(0, dtype=np.int64)  # (X,)
+        self._column: Index = np.zeros(0, dtype=np.int64)  # (X,) in the solver; 0 = not there
+        self._columns = 1
         self._top = np.zeros(0)  # (R,) largest output of a unit
         self._step = np.zeros(0)  # (R,) how much a need grows on the way
         self._size = np.where(fleet.capacity > 0, fleet.capacity, 1.0)
@@ -131,23 +138,34 @@ class _Programme:
         """Add runs of these kinds."""
         if not code.size:
             return
-        fleet, known, none = self._fleet, self.code.size, np.zeros(0, dtype=np.int32)
-        of, way = fleet.ways_of(kind)
-        top = fleet.quickest[kind]
-        first = fleet.capacity.size + 2 * (known + of)
+        of, way = self._fleet.ways_of(kind)
+        rows, free, none = 2 * code.size, np.full(2 * code.size, np.inf), np.zeros(0, np.int32)
+        self._model.addRows(rows, -free, free, 0, none, none, np.zeros(0))
+        self._of = np.append(self._of, self.code.size + of)
+        self._way = np.append(self._way, way)
+        self._column = np.append(self._column, np.zeros(of.size, dtype=np.int64))
+        self.code = np.append(self.code, code)
+        self._top = np.append(self._top, self._fleet.quickest[kind])
+        self._step = np.append(self._step, np.zeros(code.size))
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Give the solver every variable whose way is open."""
+        new = np.flatnonzero(self._open[self._way] & (self._column == 0))
+        if not new.size:
+            return
+        fleet, of, way = self._fleet, self._of[new], self._way[new]
+        first = fleet.capacity.size + 2 * of
         index = np.stack([fleet.pool[way], first, first + 1], axis=1).ravel()
         used = fleet.hours[way] / self._size[fleet.pool[way]]
-        entry = np.stack([used, np.ones(of.size), fleet.output[way] / top[of]], axis=1).ravel()
-        rows, free = 2 * code.size, np.full(2 * code.size, np.inf)
-        self._model.addRows(rows, -free, free, 0, none, none, np.zeros(0))
+        output = fleet.output[way] / self._top[of]
+        entry = np.stack([used, np.ones(of.size), output], axis=1).ravel()
         self._model.addCols(
-            *(of.size, np.zeros(of.size), np.zeros(of.size), np.full(of.size, np.inf)),
+            *(of.size, self._taste[way], np.zeros(of.size), np.full(of.size, np.inf)),
             *(index.size, np.arange(of.size, dtype=np.int32) * 3, index.astype(np.int32), entry),
         )
-        self.code = np.append(self.code, code)
-        self._of, self._way = np.append(self._of, known + of), np.append(self._way, way)
-        self._top = np.append(self._top, top)
-        self._step = np.append(self._step, np.zeros(code.size))
+        self._column[new] = self._columns + np.arange(new.size)
+        self._columns += new.size
 
     def enter(self, code: Index) -> None:
         """Which run each entry is in from now on, (E,)."""
@@ -173,27 +191,62 @@ class _Programme:
 
     def prefer(self, taste: Array) -> None:
         """From now on minimise the cost of units, and let pools give a little more than all."""
-        cost, pools = np.append(0.0, taste[self._way]), self._size.size
+        self._taste = taste
+        there = self._column > 0
+        cost = np.zeros(self._columns)
+        cost[self._column[there]] = taste[self._way[there]]
         self._model.changeColsCost(cost.size, np.arange(cost.size, dtype=np.int32), cost)
-        for pool in range(pools):
+        for pool in range(self._size.size):
             self._model.changeRowBounds(pool, -np.inf, 1.0 + ROOM)
 
     def solve(self) -> Pressed:
-        self._model.run()
-        status = self._model.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise NotCleared(self._model.modelStatusToString(status).lower())
-        solution = self._model.getSolution()
-        values = np.maximum(np.array(solution.col_value), 0.0)
-        dual = np.array(solution.row_dual)[: self._size.size]
+        """The optimum over all ways, in the programme or not."""
+        while True:
+            self._model.run()
+            status = self._model.getModelStatus()
+            if status == highspy.HighsModelStatus.kInfeasible and not self._open.all():
+                self._open[:] = True
+            elif status != highspy.HighsModelStatus.kOptimal:
+                raise NotCleared(self._model.modelStatusToString(status).lower())
+            elif not self._better_ways(dual := np.array(self._model.getSolution().row_dual)):
+                break
+            self._let_in()
+        values = np.maximum(np.array(self._model.getSolution().col_value), 0.0)
+        pools = self._size.size
         return Pressed(
             part=float(values[0]),
-            rent=np.maximum(-dual, 0.0) / self._size,
+            rent=np.maximum(-dual[:pools], 0.0) / self._size,
             run=self._run,
             of=self._of,
             way=self._way,
-            taken=values[1:],
+            taken=np.where(self._column > 0, values[self._column], 0.0),
         )
+
+    def _better_ways(self, dual: Array) -> bool:
+        """Open the way that would better each run most; False when none would."""
+        if self._open.all():
+            return False
+        fleet, way, pools = self._fleet, self._way, self._size.size
+        pool = fleet.pool[way]
+        unit, need = dual[pools::2][self._of], dual[pools + 1 :: 2][self._of]
+        rent = dual[:pools][pool] * fleet.hours[way] / self._size[pool]
+        cost = self._taste[way] - rent - unit - need * fleet.output[way] / self._top[self._of]
+        cost = np.where(self._open[way], 0.0, cost)
+        best = np.full(self.code.size, -TOLERANCE)
+        np.minimum.at(best, self._of, cost)
+        found = (cost < -TOLERANCE) & (cost <= best[self._of])
+        self._open[way[found]] = True
+        return bool(found.any())
+
+
+def _worth_using(fleet: Fleet) -> Mask:
+    """All ways if they are few, else those that are cheapest for something at even rents, (A,)."""
+    if fleet.kind.size <= FEW_WAYS:
+        return np.ones(fleet.kind.size, dtype=bool)
+    hull = Hull.of(fleet, normalised(np.ones(fleet.capacity.shape), fleet.capacity))
+    corner = hull.output[fleet.kind]
+    worth: Mask = (corner[:, 1:] == fleet.output[:, None]).any(axis=1)
+    return worth
 
 
 def _empty(pools: int) -> highspy.Highs:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from economics.errors import NotCleared
-from economics.policies import reference
+from economics.policies import pressure, reference
 from economics.policies.deal import deal
 from economics.policies.filling import Curve, fill
 from economics.policies.fleet import Crowd, Fleet, Hull, normalised
@@ -31,7 +31,9 @@ def test_the_first_level_is_that_of_one_programme_with_a_row_for_each_job(seed):
 def test_nobody_can_rise_unless_somebody_no_higher_falls(seed):
     fleet, crowd, pace = a_fleet(seed)
     expected = reference.lexicographic(fleet, crowd, pace)
-    assert fill(fleet, crowd, Curve.straight(pace))[0].need == pytest.approx(expected, rel=1e-5)
+    filled, _ = fill(fleet, crowd, Curve.straight(pace))
+    assert filled.need == pytest.approx(expected, rel=1e-5)
+    assert filled.level == pytest.approx((expected / pace).min(), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -46,9 +48,9 @@ def test_the_largest_finish_time_ratio_is_that_of_the_cone_programme(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_runs_take_can_be_dealt_to_their_jobs(seed):
     fleet, crowd, pace = a_fleet(seed)
-    filled, pressure = fill(fleet, crowd, Curve.straight(pace))
+    filled, known = fill(fleet, crowd, Curve.straight(pace))
     taste = fleet.hours * (1 + 1e-3 * np.arange(fleet.kind.size))
-    units = deal(pressure, pressure.settle(filled.need, taste), filled.need, taste)
+    units = deal(known, known.settle(filled.need, taste), filled.need, taste)
     entry, way = fleet.ways_of(crowd.kind)
     assert (units >= 0).all()
     used = np.bincount(fleet.pool[way], units * fleet.hours[way], fleet.capacity.size)
@@ -65,6 +67,14 @@ def test_jobs_that_are_alike_count_as_one_entry(seed):
     apart = fill(fleet, twice, Curve.straight(np.repeat(pace, 2)))[0].need
     together = fill(fleet, merged, Curve.straight(pace))[0].need
     assert np.repeat(together, 2) == pytest.approx(apart, rel=1e-7)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ways_that_enter_when_they_are_worth_using_change_nothing(seed, monkeypatch):
+    fleet, crowd, pace = a_fleet(seed)
+    every = fill(fleet, crowd, Curve.straight(pace))[0].need
+    monkeypatch.setattr(pressure, "FEW_WAYS", 0)
+    assert fill(fleet, crowd, Curve.straight(pace))[0].need == pytest.approx(every, rel=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(20))
