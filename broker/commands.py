@@ -15,21 +15,34 @@ from typing import Annotated, Any
 
 import typer
 
-from broker import venue_commands
+from broker import (
+    conduct_commands,
+    governance_commands,
+    inquiry_commands,
+    ledger_commands,
+    operator_commands,
+    venue_commands,
+)
 from broker.command_line import ACTOR, Out, Output, do, fail, named, screen, set_up, show
 
 app = typer.Typer(no_args_is_help=True, help="Run and furnish a federation.")
 members = typer.Typer(no_args_is_help=True, help="Organisations that take part.")
 sites = typer.Typer(no_args_is_help=True, help="Datacenters and their join tokens.")
 tenants = typer.Typer(no_args_is_help=True, help="Who submits jobs, and their API tokens.")
-operators = typer.Typer(no_args_is_help=True, help="Who may sign in to the console.")
 classes = typer.Typer(no_args_is_help=True, help="The registry of job classes.")
 app.add_typer(members, name="members")
 app.add_typer(sites, name="sites")
 app.add_typer(tenants, name="tenants")
-app.add_typer(operators, name="operators")
+app.add_typer(operator_commands.app, name="operators")
 app.add_typer(classes, name="classes")
 app.add_typer(venue_commands.app, name="venues")
+app.add_typer(governance_commands.rules, name="rules")
+app.add_typer(governance_commands.disputes, name="disputes")
+app.add_typer(governance_commands.epochs, name="epochs")
+app.add_typer(governance_commands.alarms, name="alarms")
+app.add_typer(conduct_commands.conduct, name="conduct")
+app.add_typer(ledger_commands.app, name="ledger")
+app.command("inquire")(inquiry_commands.inquire)
 
 
 @app.command()
@@ -102,6 +115,17 @@ def members_list(output: Out = Output.TABLE) -> None:
         ],
         output,
     )
+
+
+@members.command("token")
+def members_token(name: str, days: Annotated[int, typer.Option(min=1, max=366)] = 90) -> None:
+    """Print an API token that acts for a member: contracts, statements, consent. Shown once."""
+    now = set_up()
+    from federation.models import Member
+    from federation.services.access import member_token_issue
+
+    member = named(Member, name, "member")
+    typer.echo(do(member_token_issue, member=member, actor=ACTOR, days=days, now=now))
 
 
 @members.command("statement")
@@ -288,19 +312,6 @@ def tenants_list(output: Out = Output.TABLE) -> None:
         ],
         output,
     )
-
-
-@operators.command("password")
-def operators_password(name: str = "operator") -> None:
-    """Give an operator a new random password, printed once; for one that was lost."""
-    now = set_up()
-    from federation.models import User
-    from federation.services.access import operator_password_reset
-
-    user: Any = User.objects.filter(username=name, is_staff=True).first()
-    if user is None:
-        fail(f"There is no operator called {name}.", "not_found")
-    typer.echo(operator_password_reset(user=user, actor=ACTOR, now=now))
 
 
 @classes.command("add")

@@ -20,7 +20,20 @@ from broker.solving.fan_out import FanOut
 from broker.solving.supervisor import Solver, SolverFailed, own_solver
 from federation.models import Venue
 from federation.selectors.frozen import dues, frozen
-from federation.services import affinity, contracts, jobs, offers, rounds, studies, syncs
+from federation.services import (
+    affinity,
+    conduct,
+    contracts,
+    credits,
+    epochs,
+    jobs,
+    offers,
+    records,
+    rounds,
+    settling,
+    studies,
+    syncs,
+)
 
 log = structlog.get_logger("hanse")
 SLACK_S = 60.0  #: beyond a solver's own limit, before the worker's process is given up
@@ -36,7 +49,7 @@ def tick_rounds() -> None:
         log.info("round.closed", round=str(round_id))
     hand_out_rounds(rounds.rounds_due(now=now))
     rounds_out()
-    for round_id in rounds.rounds_settle(now=timezone.now()):
+    for round_id in settling.rounds_settle(now=timezone.now()):
         log.info("round.settled", round=str(round_id))
 
 
@@ -93,8 +106,10 @@ def warm_solver() -> Solver:
 
 @app.task
 def tick_studies() -> None:
-    """Hand out again what was lost; complete reports whose last part has come in."""
+    """Hand out again what was lost; complete reports and epochs whose last part has come in."""
     now = timezone.now()
+    for epoch in epochs.epochs_gather(now=now):
+        log.info("epoch.proposed", epoch=str(epoch.pk), rounds=epoch.rounds)
     for report in studies.reports_gather(now=now):
         log.info("study.gathered", study=str(report))
     hand_out_studies(studies.studies_due(now=now))
@@ -107,7 +122,7 @@ def hand_out_studies(study_ids: Iterable[UUID]) -> None:
         group(asked).apply_async(queue=STUDIES)
 
 
-@app.task
+@app.task(time_limit=studies.LONG_S + SLACK_S)
 def run_study(study_id: str) -> None:
     """Claim a study, have it answered, keep the answer; hand out what comes next."""
     solver = warm_solver()
@@ -119,7 +134,13 @@ def run_study(study_id: str) -> None:
     )
     if claim is None:
         return
-    answered = study_apart(solver, claim)
+    crew = FanOut(
+        claim.round_id, limit_s=claim.limit_s, hand_out=hand_out_studies, study_id=claim.study_id
+    )
+    try:
+        answered = study_apart(solver, claim, crew)
+    finally:
+        crew.leave()
     log.info("study.answered", study=study_id, kind=claim.kind, kept=answered.kept)
     hand_out_studies(answered.next)
 
@@ -138,30 +159,44 @@ def tick_clocks() -> None:
         log.info("offer.expired", offer=str(offer_id))
     for job_id in jobs.jobs_expire(now=now):
         log.info("job.expired", job=str(job_id))
+    for job_id in jobs.cancels_carry_out(now=now):
+        log.info("job.cancelled", job=str(job_id))
+    jobs.earnests_release(now=now)
 
 
 @app.task
 def tick_contracts() -> None:
-    """Hold contracts over, measure the finished ones, pay them."""
+    """Hold contracts over, measure the finished ones, pay them; close those past objection."""
     now = timezone.now()
     for contract in contracts.contracts_hold_over(now=now):
         log.info("contract.held_over", contract=str(contract.pk))
     contracts.contracts_measure(now=now)
     for contract in contracts.contracts_settle(now=now):
         log.info("contract.settled", contract=str(contract.pk), paid_micro=contract.paid_micro)
+    final = contracts.contracts_finalise(now=now)
+    if final:
+        log.info("contracts.final", count=len(final))
 
 
 @app.task
 def tick_affinity() -> None:
-    """Fold new measurements into the affinities."""
-    for pool, job_class, speed in affinity.affinity_refit(now=timezone.now()):
+    """Fold new measurements into the affinities, settled contracts into the sites' records."""
+    now = timezone.now()
+    for pool, job_class, speed in affinity.affinity_refit(now=now):
         log.info("affinity.refit", pool=pool, job_class=job_class, samples_per_s=round(speed, 3))
+    for record in records.records_refit(now=now):
+        log.info("record.refit", site=str(record.site_id), score=round(record.score, 3))
 
 
 @app.task
 def tick_housekeeping() -> None:
-    """Retention."""
+    """Retention; credits issued and faded; the watch over conduct."""
     now = timezone.now()
+    for venue in Venue.objects.all():
+        credits.contributions_issue(venue=venue, now=now)
+        credits.credits_decay(venue=venue, now=now)
+        for alarm in conduct.conduct_review(venue=venue, now=now):
+            log.warning("alarm.raised", kind=alarm.kind, about=alarm.about)
     forgotten = rounds.snapshots_forget(now=now)
     if forgotten:
         log.info("snapshots.forgotten", count=forgotten)

@@ -1,4 +1,4 @@
-"""`python -m economics`: clear BOOK, and verify, curves and explain BOOK CLEARING.
+"""`python -m economics`: clear and share BOOK, and verify, curves and explain BOOK CLEARING.
 
 Exit 0: done, or every check holds. 1: a check does not hold, or the round could not be decided.
 2: a document or the command line is refused; one line per problem on standard error, nothing
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from economics.canonical import LARGEST_FILE, parse_json
 from economics.errors import BadBook, EconomicsError, Problem
+from economics.incentives import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(argv)
     try:
+        if asked.command in command_line.COMMANDS:
+            files = command_line.Files(read=_read, put=_put)
+            return command_line.COMMANDS[asked.command](asked, files)
         return COMMANDS[asked.command](asked)
     except BadBook as refused:
         sys.stderr.write(f"{refused}\n")
@@ -35,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m economics", description="Clear, verify and explain rounds."
+        prog="python -m economics", description="Clear, verify, explain and share rounds."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     clear = commands.add_parser("clear", help="decide a round")
@@ -59,6 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--verify", action="store_true", help="clear again with the job's bid changed; needs --job"
     )
+    share = commands.add_parser("share", help="who shares the gain, and who would object")
+    share.add_argument("book", metavar="BOOK.json", type=Path)
+    share.add_argument(
+        "--alpha",
+        metavar="SHARE",
+        type=float,
+        default=0.5,
+        help="part of the way from the market to the nucleolus, 0 to 1 (default: 0.5)",
+    )
+    share.add_argument("-o", "--output", metavar="SHARES.json", type=Path)
+    command_line.add_commands(commands)
     return parser
 
 
@@ -120,7 +135,25 @@ def _explain(asked: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"clear": _clear, "verify": _verify, "curves": _curves, "explain": _explain}
+def _share(asked: argparse.Namespace) -> int:
+    if not 0.0 <= asked.alpha <= 1.0:
+        raise BadBook((Problem("--alpha", f"must be between 0 and 1, is {asked.alpha}"),))
+    from economics.book import read_book  # noqa: PLC0415 help needs no numpy
+
+    book = read_book(_read(asked.book))
+    from economics.sharing.shares import shares  # noqa: PLC0415 a refused book needs no solver
+
+    _put(shares(book, alpha=asked.alpha), asked.output)
+    return 0
+
+
+COMMANDS = {
+    "clear": _clear,
+    "verify": _verify,
+    "curves": _curves,
+    "explain": _explain,
+    "share": _share,
+}
 
 
 def _known(asked: Iterable[str], ids: Collection[str], what: str) -> None:

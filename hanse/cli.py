@@ -37,6 +37,13 @@ BROKER_COMMANDS = (
     "venues",
     "deposit",
     "market",
+    "rules",
+    "disputes",
+    "epochs",
+    "alarms",
+    "conduct",
+    "ledger",
+    "inquire",
 )
 
 

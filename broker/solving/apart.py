@@ -12,7 +12,7 @@ from django.utils import timezone
 from broker.solving.supervisor import Crew, Solver, SolverFailed
 from federation.decision import Decision
 from federation.models import Study
-from federation.selectors.frozen import Frozen, frozen
+from federation.selectors.frozen import Frozen, frozen, studied_rounds
 from federation.services import studies
 from federation.services.parts import file_read
 from federation.services.studies import Answered, StudyClaim
@@ -40,8 +40,8 @@ def decide_apart(solver: Solver, round: Frozen, crew: Crew | None = None) -> Dec
     return Decision.read(told)
 
 
-def study_apart(solver: Solver, claim: StudyClaim) -> Answered:
-    """Answer a claimed study in the child and keep the answer."""
+def study_apart(solver: Solver, claim: StudyClaim, crew: Crew | None = None) -> Answered:
+    """Answer a claimed study in the child and keep the answer. A crew computes parts beside it."""
     try:
         if claim.kind == Study.Kind.PART:
             result = solver.part(
@@ -54,7 +54,7 @@ def study_apart(solver: Solver, claim: StudyClaim) -> Answered:
                 },
             )
         else:
-            told = _answer(solver, claim)
+            told = _answer(solver, claim, crew)
             if claim.kind == Study.Kind.REPORT:
                 return studies.report_plan(claim=claim, plan=told, now=timezone.now())
             result = pack(told)
@@ -66,15 +66,22 @@ def study_apart(solver: Solver, claim: StudyClaim) -> Answered:
     return studies.study_answer(claim=claim, result=result, now=timezone.now())
 
 
-def _answer(solver: Solver, claim: StudyClaim) -> dict[str, Any]:
-    round = frozen(claim.round_id)
-    if round.book is None or round.clearing is None:
-        raise SolverFailed("book_forgotten", FORGOTTEN)
+def _answer(solver: Solver, claim: StudyClaim, crew: Crew | None) -> dict[str, Any]:
+    inputs: dict[str, bytes] = {}
+    rounds = studied_rounds(claim.round_id, claim.parameters)
+    for at, round_id in enumerate(rounds):
+        round = frozen(round_id)
+        if round.book is None or round.clearing is None:
+            raise SolverFailed("book_forgotten", FORGOTTEN)
+        last = round_id == claim.round_id
+        inputs["book" if last else f"book-{at}"] = round.book
+        inputs["clearing" if last else f"clearing-{at}"] = round.clearing
     return solver.ask(
         claim.kind,
-        inputs={"book": round.book, "clearing": round.clearing},
-        parameters=claim.parameters,
+        inputs=inputs,
+        parameters={**claim.parameters, "books": len(rounds)},
         limit_s=claim.limit_s,
+        crew=crew,
     )
 
 

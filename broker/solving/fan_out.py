@@ -21,16 +21,22 @@ from federation.services.parts import (
 
 
 class FanOut:
-    """Parts of one round's errand, shared between this worker and all others.
+    """Parts of one errand about a round, shared between this worker and all others.
 
     This worker never only waits: what nobody has taken yet it takes itself. So one worker alone
     computes everything, in order, and a part whose worker was killed comes back after `limit_s`.
     """
 
     def __init__(
-        self, round_id: UUID, *, limit_s: float, hand_out: Callable[[list[UUID]], None]
+        self,
+        round_id: UUID,
+        *,
+        limit_s: float,
+        hand_out: Callable[[list[UUID]], None],
+        study_id: UUID | None = None,
     ) -> None:
         self._round_id = round_id
+        self._study_id = study_id
         self._limit_s = limit_s
         self._hand_out = hand_out
         self._token = uuid.uuid4()
@@ -50,6 +56,7 @@ class FanOut:
             bodies=bodies,
             files=[path.name for path in files],
             now=now,
+            of=self._study_id,
         )
         self._hand_out(self._parts)
 

@@ -38,8 +38,6 @@ class Scratch:
         else:
             path.write_bytes(body)
         self._kept.append(path)
-        while len(self._kept) > KEPT:
-            self._kept.pop(0).unlink(missing_ok=True)
         return path
 
     def answers(self) -> Path:
@@ -55,7 +53,9 @@ class Scratch:
             draft.replace(path)
 
     def tidy(self) -> None:
-        """Keep the newest files of the shelf."""
+        """Keep the newest documents, and the newest files of the shelf."""
+        while len(self._kept) > KEPT:
+            self._kept.pop(0).unlink(missing_ok=True)
         files = sorted(self.shelf.iterdir(), key=lambda path: path.stat().st_mtime)
         for path in files[:-SHELVED]:
             path.unlink()

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from broker.solving.errand import Errand, PartWork, Work
+from broker.solving.incentives import ANSWERS, answers, joining, lies, market_power, response
 from broker.solving.regions import FRINGE, REGION, fringe, region
+from broker.solving.sharing import COALITIONS, coalitions, shared
 from economics import counterfactual
 from federation.decision import decide
 
@@ -47,6 +49,16 @@ WORKS: Mapping[str, Work] = {
     "report": report,
     "contribution": contribution,
     "quote": quote,
+    "shares": shared,
+    "joining": joining,
+    "response": response,
+    "misreport": lies,
+    "conduct": market_power,
 }
 #: what one part of an errand is computed by, wherever a worker is free
-PARTS: Mapping[str, PartWork] = {REGION: region, FRINGE: fringe}
+PARTS: Mapping[str, PartWork] = {
+    REGION: region,
+    FRINGE: fringe,
+    COALITIONS: coalitions,
+    ANSWERS: answers,
+}

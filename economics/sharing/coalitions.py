@@ -13,7 +13,8 @@ from scipy.sparse import csr_array, hstack, vstack
 
 from economics.clearing.allocation import linear_of, solve_whole
 from economics.clearing.program import Program
-from economics.clearing.solver import Linear, NoneBelow, minimise
+from economics.clearing.solver import Linear, NoneBelow, Solved, minimise
+from economics.errors import NotCleared
 from economics.market import Array, Index, Mask
 
 
@@ -52,9 +53,13 @@ def alone(program: Program, members: Mask) -> Program:
 
 def coalition_value(program: Program, members: Mask, *, nodes: int) -> float:
     """Largest welfare of these sites with nobody else, credits."""
+    return -coalition_optimum(program, members, nodes=nodes).objective
+
+
+def coalition_optimum(program: Program, members: Mask, *, nodes: int) -> Solved:
+    """What these sites would do with nobody else, as a minimisation of minus their welfare."""
     part = alone(program, members)
-    solved = solve_whole(part, nodes=nodes) if part.integral else minimise(linear_of(part))
-    return -solved.objective
+    return solve_whole(part, nodes=nodes) if part.integral else minimise(linear_of(part))
 
 
 def coalition_bound(program: Program, members: Mask) -> float:
@@ -70,24 +75,31 @@ def blocking(
     nodes: int,
     tolerance: float,
     above: float | None = None,
+    sites: Index | None = None,
+    prove: bool = False,
 ) -> Coalition | None:
     """The coalition of at least `least` sites, short of all, with the largest excess over `payoff`.
 
     None when no coalition's excess is more than `above` (default: `tolerance`); the excess is the
-    largest to within `tolerance`, credits. Raises NoneBelow(proved=False) at the node limit.
+    largest to within `tolerance`, credits. `sites` are those who may leave together (default: the
+    players; name them all where a site with nothing to trade is paid or pays something). Raises
+    NoneBelow(proved=False) where the node limit comes before any is found, and with `prove` also
+    NotCleared where it comes before the found one is proved the largest.
     """
-    sites = players(program)
+    sites = players(program) if sites is None else sites
     if sites.size - 1 < least:
         return None
     above = tolerance if above is None else above
     try:
         solved = minimise(
-            _secession(program, payoff, sites, least), nodes=nodes, slack=tolerance, below=-above
+            secession(program, payoff, sites, least), nodes=nodes, slack=tolerance, below=-above
         )
     except NoneBelow as nothing:
         if not nothing.proved:
             raise
         return None
+    if prove and not solved.proved:
+        raise NotCleared("the node limit came before the worst coalition was proved")
     variables = program.gain.size
     members = np.zeros(payoff.shape, dtype=bool)
     members[sites[solved.values[variables:] > 0.5]] = True
@@ -96,7 +108,7 @@ def blocking(
     return found if found.excess > above else None
 
 
-def _secession(program: Program, payoff: Array, sites: Index, least: int) -> Linear:
+def secession(program: Program, payoff: Array, sites: Index, least: int) -> Linear:
     """The programme with a switch for each site: off, all its rows have a limit of zero."""
     count, variables = sites.size, program.gain.size
     place = np.full(payoff.shape, -1)

@@ -1,16 +1,17 @@
-"""What the market plans with: the declared speed, moved towards what was measured.
+"""One cell of the affinity matrix, and the mean that the market's belief starts from.
 
-    believed = declared ** (1 - w) * measured ** w,     w = n / (n + SHRINKAGE)
+    mean = declared ** (1 - w) * measured ** w,     w = n / (n + SHRINKAGE)
 
 with n the number of leases behind the measurement (geometric, because speeds err by factors). It is
-the posterior mean of a log-normal ratio whose prior has the weight of SHRINKAGE observations.
-Units: samples/s.
+the posterior mean of a log-normal ratio whose prior has the weight of SHRINKAGE observations;
+`federation.affinity.belief` adds its spread and decides what is planned on. Units: samples/s.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 
 SHRINKAGE = 2.0  #: leases that the declaration counts for
 
@@ -19,22 +20,39 @@ SHRINKAGE = 2.0  #: leases that the declaration counts for
 class Believed:
     """One cell of the affinity matrix, with where it comes from."""
 
-    samples_per_s: float
+    samples_per_s: float  #: what the market plans with
     declared: float | None
     measured: float | None
     leases: int
-    source: str  #: declared, probed, measured, or blended
+    source: str  #: declared, probed, measured, blended, or claim_unconfirmed
+    low: float | None = None  #: ends of the interval that holds the speed with 90 %;
+    high: float | None = None  #: None = nothing was measured, so nothing is known of the error
+    measured_at: datetime | None = None
+
+    def times(self, gpus: int) -> Believed:
+        """The same for a gang of so many GPUs, taken as so many times as fast as one."""
+        return Believed(
+            self.samples_per_s * gpus,
+            _times(self.declared, gpus),
+            _times(self.measured, gpus),
+            self.leases,
+            self.source,
+            _times(self.low, gpus),
+            _times(self.high, gpus),
+            self.measured_at,
+        )
+
+
+def _times(value: float | None, gpus: int) -> float | None:
+    return None if value is None else value * gpus
 
 
 def believe(
     *, declared: float | None, measured: float | None, leases: int, source: str = "declared"
 ) -> Believed | None:
     """Blend the two; None when nothing is known."""
-    if declared is None and (measured is None or leases == 0):
-        return None
     if measured is None or leases == 0:
-        assert declared is not None  # noqa: S101 - narrows the type after the test above
-        return Believed(declared, declared, None, 0, source)
+        return None if declared is None else Believed(declared, declared, None, 0, source)
     if declared is None:
         return Believed(measured, None, measured, leases, "measured")
     weight = leases / (leases + SHRINKAGE)

@@ -51,6 +51,10 @@ class Job(Identified):
     samples_done = models.BigIntegerField(default=0)
     spent_micro = models.BigIntegerField(default=0)
     held_micro = models.BigIntegerField(default=0)
+    #: in escrow since its submission, until its first contract or its end
+    earnest_micro = models.BigIntegerField(default=0)
+    #: the tenant wants it stopped, but a closed round holds its bid
+    cancel_asked_at = models.DateTimeField(null=True, blank=True)
     attempts = models.PositiveIntegerField(default=0)
     site_failures = models.PositiveIntegerField(default=0)
     updated_at = models.DateTimeField(db_index=True)
@@ -65,6 +69,9 @@ class Job(Identified):
         indexes = [
             models.Index(fields=["venue", "state"], name="job_venue_state"),
             models.Index(fields=["tenant", "-created_at"], name="job_tenant_newest"),
+            models.Index(
+                fields=["ended_at"], condition=Q(earnest_micro__gt=0), name="job_earnest_by_end"
+            ),
         ]
         constraints = [
             state_constraint(MACHINE),
@@ -73,7 +80,7 @@ class Job(Identified):
                 name="a_bid_is_positive",
             ),
             models.CheckConstraint(
-                condition=Q(spent_micro__gte=0) & Q(held_micro__gte=0),
+                condition=Q(spent_micro__gte=0) & Q(held_micro__gte=0) & Q(earnest_micro__gte=0),
                 name="a_job_never_spends_a_negative_sum",
             ),
         ]

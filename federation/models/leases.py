@@ -12,6 +12,7 @@ from federation.machines.lease import LeaseState
 from federation.models.base import Identified, state_constraint, state_field
 from federation.models.jobs import Job
 from federation.models.rounds import Round
+from federation.models.rules import Rules
 from federation.models.sites import Pool, Site
 
 
@@ -123,6 +124,12 @@ class Contract(Identified):
     price_micro = models.BigIntegerField(help_text="micro-credits per GPU-hour")
     contracted = models.BigIntegerField()
     payment_micro = models.BigIntegerField(help_text="in escrow; the most it can cost")
+    reserve_micro = models.BigIntegerField(default=0, help_text="micro-credits per GPU-hour")
+    bond_micro = models.BigIntegerField(default=0, help_text="the seller's, held with the escrow")
+    #: the version of the venue's rules that it is settled by; null = a probe, paid by time
+    rules = models.ForeignKey(
+        Rules, on_delete=models.PROTECT, null=True, blank=True, related_name="contracts"
+    )
     #: planned end of the round that sold it; of a contract `to_end`, when patience ends
     ends_at = models.DateTimeField(null=True, blank=True)
     #: covers all the job's work: not preemptible, or on its last lap; the book leaves it alone
@@ -131,19 +138,34 @@ class Contract(Identified):
     superseded_at = models.DateTimeField(null=True, blank=True)
     delivered = models.BigIntegerField(default=0)
     gpu_seconds = models.FloatField(default=0.0)
+    #: the trainer's own count, when it has said its last
+    counted = models.BigIntegerField(null=True, blank=True)
+    #: samples due until it ended, and whose doing a shortfall is
+    due = models.BigIntegerField(null=True, blank=True)
+    cause = models.CharField(max_length=8, blank=True)
+    accepted = models.BigIntegerField(null=True, blank=True, help_text="samples paid for")
+    penalty_micro = models.BigIntegerField(null=True, blank=True, help_text="of the bond")
+    #: how often its settlement was posted; each later one reverses the one before
+    postings = models.PositiveSmallIntegerField(default=0)
     paid_micro = models.BigIntegerField(null=True, blank=True)
     refunded_micro = models.BigIntegerField(null=True, blank=True)
     settled_at = models.DateTimeField(null=True, blank=True)
+    #: when objections are no longer heard
+    final_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("-created_at",)
+        indexes = [models.Index(fields=["settled_at"], name="contract_by_settlement")]
         constraints = [
             state_constraint(contract_machine.MACHINE),
             models.UniqueConstraint(
                 fields=["lease", "sequence"], name="contract_sequence_is_unique"
             ),
             models.CheckConstraint(
-                condition=Q(payment_micro__gte=0) & Q(contracted__gte=0) & Q(delivered__gte=0),
+                condition=Q(payment_micro__gte=0)
+                & Q(contracted__gte=0)
+                & Q(delivered__gte=0)
+                & Q(bond_micro__gte=0),
                 name="a_contract_counts_upwards",
             ),
         ]

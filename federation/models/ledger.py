@@ -18,6 +18,8 @@ class Account(Identified):
         TENANT_CASH = "tenant_cash", "tenant's free funds"
         TENANT_ESCROW = "tenant_escrow", "tenant's funds in escrow"
         MEMBER_EARNINGS = "member_earnings", "member's earnings"
+        MEMBER_BOND = "member_bond", "member's bonds for its sites' contracts"
+        ROUNDING = "rounding", "rounding: always zero"
         ISSUANCE = "issuance", "issuance: the only source and sink"
 
     kind = models.CharField(max_length=16, choices=Kind.choices)
@@ -49,8 +51,13 @@ class Account(Identified):
                 name="one_account_of_a_kind_for_nobody",
             ),
             models.CheckConstraint(
-                condition=~Q(kind__in=["tenant_cash", "tenant_escrow"]) | Q(balance_micro__gte=0),
+                condition=~Q(kind__in=["tenant_cash", "tenant_escrow", "member_bond"])
+                | Q(balance_micro__gte=0),
                 name="nobody_spends_what_is_not_there",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="rounding") | Q(balance_micro=0),
+                name="nothing_is_lost_to_rounding",
             ),
         ]
 
@@ -69,11 +76,21 @@ class EntryGroup(Identified):
         HOLD = "hold", "escrow held"
         SETTLE = "settle", "contract settled"
         STABILITY = "stability", "stability transfer"
+        EARNEST = "earnest", "held at submission"
+        RELEASE = "release", "given back unused"
+        DIVIDEND = "dividend", "dividend of an epoch"
+        DECAY = "decay", "unused credits that lost value"
+        REVERSAL = "reversal", "an earlier group taken back"
 
     key = models.CharField(max_length=200, unique=True)
     kind = models.CharField(max_length=12, choices=Kind.choices)
     currency = models.CharField(max_length=8)
     memo = models.CharField(max_length=300, blank=True)
+    #: what the amounts follow from: round, price, forecast, GPU time, both counts
+    facts = models.JSONField(default=dict, blank=True)
+    reverses = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="reversed_by"
+    )
     contract = models.ForeignKey(
         Contract, on_delete=models.PROTECT, null=True, blank=True, related_name="entry_groups"
     )
@@ -104,3 +121,35 @@ class Entry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.amount_micro:+d}"
+
+
+class Link(models.Model):
+    """A group's place in the chain of its currency: `digest` covers it and all before it."""
+
+    group = models.OneToOneField(
+        EntryGroup, on_delete=models.PROTECT, primary_key=True, related_name="link"
+    )
+    currency = models.CharField(max_length=8)
+    position = models.BigIntegerField()
+    digest = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["currency", "position"], name="one_link_at_each_place_of_a_chain"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.currency} {self.position}"
+
+
+class ChainHead(models.Model):
+    """The end of a currency's chain; locked while a group is linked to it."""
+
+    currency = models.CharField(max_length=8, primary_key=True)
+    position = models.BigIntegerField(default=0)
+    digest = models.CharField(max_length=64, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.currency} {self.position}"

@@ -13,12 +13,28 @@ class Member(Identified):
 
     name = name_field(unique=True)
     title = models.CharField(max_length=200, blank=True)
+    owner = models.CharField(
+        max_length=63,
+        blank=True,
+        db_index=True,
+        help_text="who stands behind it, when several members have one owner; empty = itself",
+    )
+    credit_micro = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="how far its earnings may go below zero; null = as the venue's rules say",
+    )
 
     class Meta:
         ordering = ("name",)
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def behind(self) -> str:
+        """The name of who stands behind it: the same for all members of one owner."""
+        return self.owner or self.name
 
 
 class Tenant(Identified):

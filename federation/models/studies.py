@@ -19,6 +19,11 @@ class Study(Identified):
         QUOTE = "quote", "the round with one job more"
         PART = "part", "a part of a round that is being decided"
         FILE = "file", "what such parts share"
+        SHARES = "shares", "who gets what, under every rule"
+        JOINING = "joining", "what a site brings and gains"
+        RESPONSE = "response", "what sites would do next"
+        MISREPORT = "misreport", "what a lie would bring"
+        CONDUCT = "conduct", "market power and price caps"
 
     class State(models.TextChoices):
         PENDING = "pending", "waits for a worker"

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
+from federation.bulk import rows_among
+from federation.machines.contract import ContractState
 from federation.models import Account, Contract, Entry, EntryGroup, Member, Tenant, Venue
+
+Kind = EntryGroup.Kind
+SETTLED = (Kind.SETTLE, Kind.REVERSAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,28 @@ def balance_micro(kind: str, tenant: Tenant, venue: Venue) -> int:
     )
 
 
+def at_stake_micro(purse: Account, now: datetime) -> int:
+    """What decisions about contracts that are not final may still take from a purse.
+
+    Of a tenant's free funds: refunds and penalties that it got. Of a member's earnings: what its
+    sites were paid, and bonds that were given back.
+    """
+    open_to_objection = Q(state=ContractState.DISPUTED) | Q(
+        state=ContractState.SETTLED, final_at__gt=now
+    )
+    rows = Contract.objects.filter(
+        open_to_objection, paid_micro__isnull=False, lease__job__venue__currency=purse.currency
+    )
+    penalty = Coalesce(F("penalty_micro"), 0)
+    if purse.tenant_id is not None:
+        rows = rows.filter(lease__job__tenant=purse.tenant_id)
+        given = F("refunded_micro") + penalty
+    else:
+        rows = rows.filter(lease__site__member=purse.member_id)
+        given = F("paid_micro") + F("bond_micro") - penalty
+    return int(rows.aggregate(total=Coalesce(Sum(given), 0))["total"])
+
+
 def trial_balance() -> TrialBalance:
     """Add the whole ledger up in the database."""
     total = Coalesce(Sum("amount_micro"), 0)
@@ -87,52 +114,63 @@ def trial_balance() -> TrialBalance:
 def statement(
     member: Member, *, currency: str, since: datetime | None = None, until: datetime | None = None
 ) -> Statement:
-    """A member's statement for `[since, until)`; open ends mean from the first, to now."""
-    rows = Entry.objects.filter(group__currency=currency).select_related(
-        "group__contract__lease__job", "group__contract__lease__site", "group__round", "account"
-    )
+    """A member's statement for `[since, until)`; open ends mean from the first, to now.
+
+    A line is what one group moved: on the member's earnings and bonds together (a bond that is
+    held or given back is its own money still), or in a settlement on one of its tenants' purses.
+    """
+    rows = Entry.objects.filter(group__currency=currency)
     if since is not None:
         rows = rows.filter(group__created_at__gte=since)
     if until is not None:
         rows = rows.filter(group__created_at__lt=until)
-    earned = rows.filter(account__kind=Account.Kind.MEMBER_EARNINGS, account__member=member)
-    spent = rows.filter(
-        account__kind=Account.Kind.TENANT_ESCROW,
-        account__tenant__member=member,
-        group__kind=EntryGroup.Kind.SETTLE,
+    own = _lines(rows.filter(account__member=member))
+    settled = rows.filter(
+        group__kind__in=[Kind.SETTLE, Kind.REVERSAL], group__contract__isnull=False
     )
-    lines = [_line(e, e.amount_micro) for e in earned]
-    lines += [_line(e, -(e.group.contract.paid_micro or 0)) for e in spent if e.group.contract]
-    lines.sort(key=lambda line: line.at)
-    sales = sum(x.amount_micro for x in lines if x.kind == "settle" and x.amount_micro > 0)
-    paid = -sum(x.amount_micro for x in lines if x.kind == "settle" and x.amount_micro < 0)
+    spent = _lines(settled.filter(account__tenant__member=member))
     return Statement(
         member=member,
         currency=currency,
-        earned_micro=sales,
-        paid_micro=paid,
-        transfers_micro=sum(x.amount_micro for x in lines if x.kind == "stability"),
+        earned_micro=sum(
+            line.amount_micro for line in own if line.contract and line.kind in SETTLED
+        ),
+        paid_micro=-sum(line.amount_micro for line in spent),
+        transfers_micro=sum(
+            line.amount_micro for line in own if line.kind in (Kind.STABILITY, Kind.DIVIDEND)
+        ),
         tenant_funds_micro=sum(
             Account.objects.filter(
                 tenant__member=member, currency=currency, kind__startswith="tenant_"
             ).values_list("balance_micro", flat=True)
         ),
-        lines=tuple(line for line in lines if line.amount_micro),
+        lines=tuple(sorted([*own, *spent], key=lambda line: line.at)),
     )
 
 
-def _line(entry: Entry, amount_micro: int) -> StatementLine:
-    contract = entry.group.contract
+def _lines(entries: QuerySet[Entry]) -> list[StatementLine]:
+    """One line for each group that moved something."""
+    sums = entries.order_by().values_list("group").annotate(total=Sum("amount_micro"))
+    moved = {group: total for group, total in sums if total}
+    groups = EntryGroup.objects.select_related(
+        "contract__lease__job", "contract__lease__site", "round"
+    )
+    found = rows_among(groups.defer("round__clearing").order_by("pk"), "pk", sorted(moved))
+    return [_line(group, moved[group.pk]) for group in found]
+
+
+def _line(group: EntryGroup, amount_micro: int) -> StatementLine:
+    contract = group.contract
     if contract is not None:
         lease = contract.lease
         what = f"{lease.job.name} at {lease.site.name}, contract {contract.sequence}"
-    elif entry.group.round is not None:
-        what = f"round {entry.group.round.number}"
+    elif group.round is not None:
+        what = f"round {group.round.number}"
     else:
-        what = entry.group.memo
+        what = group.memo
     return StatementLine(
-        at=entry.group.created_at,
-        kind=entry.group.kind,
+        at=group.created_at,
+        kind=group.kind,
         what=what,
         amount_micro=amount_micro,
         contract=contract,

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from federation.affinity.believed import Believed, believe
+from federation.affinity.belief import Belief, observed, planned
+from federation.affinity.believed import Believed
 from federation.machines.offer import OfferState
 from federation.machines.site import SiteState
-from federation.models import MeasuredAffinity, Offer, OfferAffinity, Venue
+from federation.models import Alarm, MeasuredAffinity, Offer, OfferAffinity, Pool, Venue
 
 Cell = tuple[UUID, UUID, int]  #: pool, job class, GPUs
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a site says of one cell, and what was measured of it."""
+
+    cell: Cell
+    offer_id: UUID
+    declared: float
+    belief: Belief
 
 
 def current_offers(venue: Venue, now: datetime) -> QuerySet[Offer]:
@@ -40,27 +52,70 @@ def believed_cells(offers: Iterable[Offer]) -> dict[Cell, Believed]:
             offer_id__in=ids
         ).values_list("pool_id", "job_class_id", "gpus", "samples_per_s", "source")
     }
-    measured: dict[Cell, tuple[float, int]] = {
-        (pool, job_class, gpus): (speed, leases)
-        for pool, job_class, gpus, speed, leases in MeasuredAffinity.objects.filter(
-            pool__site__offers__in=ids
-        ).values_list("pool_id", "job_class_id", "gpus", "samples_per_s", "leases")
-    }
+    measured = _measured(ids)
+    contracts = dict(
+        Pool.objects.filter(site__offers__in=ids).values_list("pk", "site__record__contracts")
+    )
+    waiting = _waiting_claims(ids)
     cells: dict[Cell, Believed] = {}
     for cell in declared.keys() | measured.keys():
+        stated = cell if cell in declared else (cell[0], cell[1], 1)
         speed, source = declared.get(cell) or _scaled(declared, cell)
-        seen, leases = measured.get(cell, (None, 0))
-        believed = believe(declared=speed, measured=seen, leases=leases, source=source)
+        belief, measured_at = measured.get(cell, (None, None))
+        believed = planned(
+            declared=speed,
+            belief=belief,
+            contracts=contracts.get(cell[0]) or 0,
+            source=source,
+            unconfirmed=stated in waiting,
+            measured_at=measured_at,
+        )
         if believed is not None:
             cells[cell] = believed
     return cells
 
 
-def _scaled(declared: dict[Cell, tuple[float, str]], cell: Cell) -> tuple[float | None, str]:
+def _measured(ids: list[UUID]) -> dict[Cell, tuple[Belief | None, datetime]]:
+    rows = MeasuredAffinity.objects.filter(pool__site__offers__in=ids).values_list(
+        "pool_id", "job_class_id", "gpus", "samples_per_s", "log_sd", "leases", "updated_at"
+    )
+    return {
+        (pool, job_class, gpus): (observed(measured=speed, log_sd=log_sd, leases=leases), at)
+        for pool, job_class, gpus, speed, log_sd, leases, at in rows
+    }
+
+
+def _waiting_claims(ids: list[UUID]) -> set[Cell]:
+    """Cells whose claim was raised above what was measured and waits for a probe."""
+    rows = Alarm.objects.filter(
+        kind=Alarm.Kind.CLAIM, closed_at__isnull=True, pool__site__offers__in=ids
+    ).values_list("pool_id", "job_class_id", "figures")
+    return {
+        (pool, job_class, int(figures["gpus"]))
+        for pool, job_class, figures in rows
+        if pool is not None and job_class is not None
+    }
+
+
+def _scaled(declared: Mapping[Cell, tuple[float, str]], cell: Cell) -> tuple[float | None, str]:
     """What the one-GPU statement says of a larger gang."""
     pool, job_class, gpus = cell
     one = declared.get((pool, job_class, 1))
     return (None, "declared") if one is None else (one[0] * gpus, one[1])
+
+
+def claims(offers: Iterable[Offer]) -> Iterator[Claim]:
+    """The cells that the offers state themselves and that were measured, in a fixed order."""
+    ids = [offer.pk for offer in offers]
+    measured = _measured(ids)
+    rows = OfferAffinity.objects.filter(offer_id__in=ids, pool__in={cell[0] for cell in measured})
+    stated = rows.order_by("pool_id", "job_class_id", "gpus").values_list(
+        "pool_id", "job_class_id", "gpus", "offer_id", "samples_per_s"
+    )
+    for pool, job_class, gpus, offer, speed in stated:
+        belief, _ = measured.get((pool, job_class, gpus), (None, None))
+        if belief is not None:
+            yield Claim((pool, job_class, gpus), offer, speed, belief)
 
 
 def speed_at(
@@ -71,12 +126,4 @@ def speed_at(
     if own is not None:
         return own
     one = cells.get((pool, job_class, 1))
-    if one is None:
-        return None
-
-    def times(value: float | None) -> float | None:
-        return None if value is None else value * gpus
-
-    return Believed(
-        one.samples_per_s * gpus, times(one.declared), times(one.measured), one.leases, one.source
-    )
+    return None if one is None else one.times(gpus)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from federation.models import Round, Venue
@@ -45,6 +46,27 @@ def frozen(round_id: UUID) -> Frozen:
         clearing=bytes(round.clearing) if round.clearing else None,
         limit_s=solve_limit_s(round.venue),
     )
+
+
+def studied_rounds(round_id: UUID, parameters: Mapping[str, Any]) -> list[UUID]:
+    """The rounds that a question is about, oldest first; the one it was asked of is the last.
+
+    `parameters`: `epoch` names them all, `rounds` says how many; else it is that one alone.
+    """
+    if "epoch" in parameters:
+        return [UUID(text) for text in parameters["epoch"]]
+    count = int(parameters.get("rounds", 1))
+    if count == 1:
+        return [round_id]
+    last = Round.objects.defer("clearing").get(pk=round_id)
+    rows = Round.objects.filter(
+        venue=last.venue_id,
+        number__lte=last.number,
+        published_at__isnull=False,
+        clearing__isnull=False,
+        snapshot__body__isnull=False,
+    )
+    return list(rows.order_by("-number").values_list("pk", flat=True)[:count])[::-1]
 
 
 def dues(rounds: Sequence[UUID]) -> list[Due]:

@@ -14,7 +14,7 @@ from knox.models import get_token_model
 
 from federation.errors import NotAllowed, NotFound
 from federation.machines.site import SiteState
-from federation.models import AgentCredential, JoinToken, Site, Tenant, User
+from federation.models import AgentCredential, JoinToken, Member, Site, Tenant, User
 from federation.services.story import tell
 
 JOIN_PREFIX = "hsj_"
@@ -139,6 +139,27 @@ def operator_password_reset(*, user: User, actor: str, now: datetime) -> str:
         user.save(update_fields=["password"])
         tell("user", user.pk, "password", now=now, actor=actor, why="reset")
     return password
+
+
+def operator_token_issue(*, user: User, actor: str, days: int, now: datetime) -> str:
+    """An API token for an operator's own programmes. Raises NotAllowed for anybody else."""
+    if not (user.is_staff and user.is_active):
+        raise NotAllowed("Only an operator has operators' tokens.", code="not_an_operator")
+    _, secret = get_token_model().objects.create(user, expiry=timedelta(days=days))
+    tell("user", user.pk, "token", now=now, actor=actor, why=f"valid {days} days")
+    return str(secret)
+
+
+def member_token_issue(*, member: Member, actor: str, days: int, now: datetime) -> str:
+    """An API token that acts for a member: its sites' contracts, its statements, its consent."""
+    user, _ = User.objects.get_or_create(
+        username=f"member-{member.name}", defaults={"member": member}
+    )
+    if user.member_id != member.pk or user.tenant_id is not None:
+        raise NotFound("There is no such member.")
+    _, secret = get_token_model().objects.create(user, expiry=timedelta(days=days))
+    tell("member", member.pk, "token", now=now, actor=actor, why=f"valid {days} days")
+    return str(secret)
 
 
 def tenant_token_issue(*, tenant: Tenant, actor: str, days: int, now: datetime) -> str:

@@ -8,13 +8,17 @@ from django.db.models import F
 
 from federation.affinity.believed import geometric_mean
 from federation.models import Lease, MeasuredAffinity
+from federation.services.guard import MIN_LINES, claims_confirm, measured_leases, measured_since
 
-MIN_LINES = 2  #: progress lines before a lease's speed counts
 WINDOW = 20  #: newest leases behind a cell's mean
 
 
 def affinity_refit(*, now: datetime, limit: int = 1000) -> list[tuple[str, str, float]]:
-    """Refit every cell that has new reports. Returns (pool, class, samples/s) of each."""
+    """Refit every cell that has new reports. Returns (pool, class, samples/s) of each.
+
+    Claims that were reached are confirmed first; leases from before such a claim count no more.
+    """
+    claims_confirm(now=now)
     fresh = Lease.objects.filter(
         measured_samples_per_s__gt=0,
         progress_lines__gte=MIN_LINES,
@@ -24,17 +28,15 @@ def affinity_refit(*, now: datetime, limit: int = 1000) -> list[tuple[str, str, 
     cells = {(x.pool, x.job.job_class, x.gpus) for x in leases}
     fits = []
     for pool, job_class, gpus in sorted(cells, key=lambda c: (str(c[0]), c[1].name, c[2])):
+        cell = (pool.pk, job_class.pk, gpus)
+        rows, since = measured_leases(cell), measured_since(cell)
+        if since is not None:
+            rows = rows.filter(created_at__gte=since)
         speeds = list(
-            Lease.objects.filter(
-                pool=pool,
-                gpus=gpus,
-                job__job_class=job_class,
-                measured_samples_per_s__gt=0,
-                progress_lines__gte=MIN_LINES,
-            )
-            .order_by("-created_at")
-            .values_list("measured_samples_per_s", flat=True)[:WINDOW]
+            rows.order_by("-created_at").values_list("measured_samples_per_s", flat=True)[:WINDOW]
         )
+        if not speeds:
+            continue  # it belongs to a lease from before a claim that was confirmed
         mean, log_sd = geometric_mean([s for s in speeds if s is not None])
         MeasuredAffinity.objects.update_or_create(
             pool=pool,

@@ -1,22 +1,39 @@
-"""Write side of contracts: hold, hold over, measure, settle."""
+"""Write side of contracts: opened with escrow and bond, held over. Their end is `settling`."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import F, Q
 
-from economics.settlement import settle
 from federation.errors import Refused
 from federation.machines.contract import ContractState
-from federation.machines.lease import LIVE, LeaseState
-from federation.models import Contract, Job, Lease, Round, Venue
+from federation.machines.lease import LeaseState
+from federation.models import Contract, Job, Lease, PoolPrice, Round, Rules, Venue
 from federation.services import ledger
 from federation.services.leases import revoke_ask
-from federation.services.story import move
+from federation.services.rules import bond_micro, bond_rates, rules_of
+from federation.services.settling import (
+    OPEN,
+    contracts_finalise,
+    contracts_measure,
+    contracts_settle,
+)
 
-OPEN = (ContractState.HELD, ContractState.RUNNING)
+__all__ = [
+    "contract_open",
+    "contracts_finalise",
+    "contracts_hold_over",
+    "contracts_measure",
+    "contracts_settle",
+    "end_expected",
+    "last_laps",
+    "reserves_of",
+]
+
+SAMPLES = Contract.Basis.SAMPLES
 HOLDOVER_SLACK = 0.5  #: of a round: how late the next round may be before a contract is held over
 END_FACTOR = 3.0  #: a contract to the job's end waits so many times the forecast for that end
 END_SLACK_S = 60.0
@@ -33,16 +50,19 @@ def contract_open(
     ends_at: datetime | None,
     now: datetime,
     to_end: bool = False,
-    basis: str = Contract.Basis.SAMPLES,
+    basis: str = SAMPLES,
+    reserve_micro: int = 0,
 ) -> Contract:
-    """Start a contract on a lease and hold its price in escrow; an earlier one is superseded.
+    """Start a contract on a lease, its price in escrow and its bond beside it; an earlier one is
+    superseded. A probe's has neither rules nor bond: nobody has promised a speed.
 
     Runs inside the caller's transaction. Raises Refused when the tenant's funds or the job's
-    `max_cost` do not cover it.
+    `max_cost` do not cover it, or the member's credit its bond.
     """
     job = Job.objects.get(pk=lease.job_id)
     if job.spent_micro + job.held_micro + payment_micro > job.max_cost_micro:
         raise Refused("The job's max_cost does not cover the next round.", code="max_cost")
+    rules, bond = _bonded(lease, payment_micro, now) if basis == SAMPLES else (None, 0)
     last = lease.contracts.order_by("-sequence").first()
     if last is not None and last.superseded_at is None:
         Contract.objects.filter(pk=last.pk).update(superseded_at=now)
@@ -55,15 +75,36 @@ def contract_open(
         price_micro=price_micro,
         contracted=contracted,
         payment_micro=payment_micro,
+        reserve_micro=reserve_micro,
+        bond_micro=bond,
+        rules=rules,
         ends_at=ends_at,
         to_end=to_end,
         created_at=now,
     )
     ledger.escrow_hold(
-        contract=contract, amount_micro=payment_micro, key=f"hold:{contract.pk}", now=now
+        contract=contract,
+        amount_micro=payment_micro,
+        bond_micro=bond,
+        earnest_micro=job.earnest_micro,
+        key=f"hold:{contract.pk}",
+        now=now,
     )
-    Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + payment_micro)
+    # earnest money has become a part of the price
+    changes = {"held_micro": F("held_micro") + payment_micro, "earnest_micro": 0}
+    Job.objects.filter(pk=job.pk).update(**changes)
     return contract
+
+
+def _bonded(lease: Lease, payment_micro: int, now: datetime) -> tuple[Rules, int]:
+    """The rules that stand, and the seller's bond by them and by its record."""
+    rules = rules_of(lease.job.venue, now)
+    return rules, bond_micro(payment_micro, bond_rates(rules, [lease.site_id])[lease.site_id])
+
+
+def reserves_of(round: Round) -> dict[UUID, int]:
+    """Pool -> its reserve in the book of a round, micro-credits per GPU-hour."""
+    return dict(PoolPrice.objects.filter(round=round).values_list("pool_id", "reserve_micro"))
 
 
 def end_expected(rest: int, speed: float, venue: Venue, now: datetime) -> datetime:
@@ -145,7 +186,7 @@ def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
             lease__revoke_asked_at__isnull=True,
             lease__job__venue=venue,
             lease__job__preemptible=True,
-            basis=Contract.Basis.SAMPLES,
+            basis=SAMPLES,
         )
         .select_related("lease__job__venue", "lease__site__member", "round")
         .defer("round__clearing")
@@ -191,11 +232,13 @@ def _hold_over(contract: Contract, now: datetime) -> bool:
 def _enlarge(
     contract: Contract, work: int, pay: int, *, ends_at: datetime, to_end: bool, now: datetime
 ) -> bool:
-    """Add work at the same rate to a contract, its price to the escrow."""
+    """Add work at the same rate to a contract, its price to the escrow, and to the bond in
+    proportion."""
     job = Job.objects.get(pk=contract.lease.job_id)
     if job.spent_micro + job.held_micro + pay > job.max_cost_micro:
         raise Refused("The job's max_cost does not cover more time.", code="max_cost")
     number = contract.extensions + 1
+    bond = pay * contract.bond_micro // max(contract.payment_micro, 1)
     # only while it is open: what is held after its settlement nobody would give back
     still = Contract.objects.filter(
         pk=contract.pk,
@@ -207,99 +250,18 @@ def _enlarge(
         extensions=number,
         contracted=F("contracted") + work,
         payment_micro=F("payment_micro") + pay,
+        bond_micro=F("bond_micro") + bond,
         ends_at=ends_at,
         to_end=to_end,
     )
     if not won:
         return False
     ledger.escrow_hold(
-        contract=contract, amount_micro=pay, key=f"hold:{contract.pk}:{number}", now=now
+        contract=contract,
+        amount_micro=pay,
+        bond_micro=bond,
+        key=f"hold:{contract.pk}:{number}",
+        now=now,
     )
     Job.objects.filter(pk=job.pk).update(held_micro=F("held_micro") + pay)
-    return True
-
-
-def _complete() -> Q:
-    """All the reports up to the highest one seen are on record, the end among them."""
-    return Q(lease__reports_stored=F("lease__reports_highest"))
-
-
-def _measurable(now: datetime) -> QuerySet[Contract]:
-    later = Contract.objects.filter(
-        lease=OuterRef("lease"), sequence__gt=OuterRef("sequence")
-    ).exclude(state=ContractState.HELD)
-    over = ~Q(lease__state__in=sorted(LIVE))
-    rows = Contract.objects.filter(state__in=OPEN).select_related("lease__job__venue")
-    return rows.filter(
-        (over & _complete() & Q(lease__end_seq=F("lease__reports_highest")))
-        | (over & Q(lease__end_seq__isnull=True))  # fenced or withdrawn: nothing more will count
-        | (Q(superseded_at__isnull=False) & Exists(later) & _complete())
-        | Q(superseded_at__isnull=False, lease__booked_sequence__gt=F("sequence"))
-    )
-
-
-def contracts_measure(*, now: datetime, limit: int = 1000) -> list[Contract]:
-    """Close the books of contracts to which no further work can be added."""
-    rows = _measurable(now).order_by("created_at")[:limit]
-    return [c for c in rows if move(c, "measure", now=now)] + _measure_overdue(now)
-
-
-def _measure_overdue(now: datetime) -> list[Contract]:
-    """Contracts whose last reports never came within the venue's window."""
-    rows = Contract.objects.filter(state__in=OPEN).select_related("lease__job__venue")
-    rows = rows.filter(Q(superseded_at__isnull=False) | Q(lease__ended_at__isnull=False))
-    done = []
-    for contract in rows.order_by("created_at")[:1000]:
-        ended = contract.superseded_at or contract.lease.ended_at
-        window = timedelta(seconds=contract.lease.job.venue.settle_after_s)
-        if (
-            ended is not None
-            and ended + window <= now
-            and move(contract, "measure", now=now, code="reports_missing", why="the window is over")
-        ):
-            done.append(contract)
-    return done
-
-
-def contracts_settle(*, now: datetime, limit: int = 1000) -> list[Contract]:
-    """Pay what was delivered, at most what was contracted; refund the rest of the escrow."""
-    due = (
-        Contract.objects.filter(state=ContractState.MEASURED)
-        .select_related("lease__job__venue", "lease__job__tenant", "lease__site__member", "round")
-        .defer("round__clearing")
-    )
-    return [c for c in due.order_by("created_at")[:limit] if _settle(c, now)]
-
-
-def _settle(contract: Contract, now: datetime) -> bool:
-    paid = settle(
-        payment_micro=contract.payment_micro,
-        contracted=contract.contracted,
-        delivered=contract.delivered,
-    )
-    with transaction.atomic():
-        won = move(
-            contract,
-            "settle",
-            now=now,
-            settled_at=now,
-            paid_micro=paid.pay_micro,
-            refunded_micro=paid.refund_micro,
-        )
-        if not won:
-            return False
-        ledger.escrow_settle(
-            contract=contract, pay_micro=paid.pay_micro, refund_micro=paid.refund_micro, now=now
-        )
-        job = contract.lease.job
-        Job.objects.filter(pk=job.pk).update(
-            held_micro=F("held_micro") - contract.payment_micro,
-            spent_micro=F("spent_micro") + paid.pay_micro,
-            updated_at=now,
-        )
-        if job.parent_id is not None:  # a probe is paid for by the job that needs it
-            Job.objects.filter(pk=job.parent_id).update(
-                held_micro=F("held_micro") - contract.payment_micro,
-                spent_micro=F("spent_micro") + paid.pay_micro,
-            )
     return True

@@ -1,4 +1,8 @@
-"""Write side of jobs: submit, cancel, expire."""
+"""Write side of jobs: submit, cancel, expire.
+
+A bid is binding from the gate of a round to its publication: a job that waits cannot be cancelled
+while a closed round holds its bid. The wish is written down and carried out with the round.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +19,39 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
+from economics.settlement import PPM
 from federation.errors import BadInput, FieldProblem, Refused
 from federation.grouping import Traits, group_of
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE
-from federation.models import IdempotencyKey, Job, JobClass, Lease, Tenant, Venue
+from federation.machines.round import RoundState
+from federation.models import (
+    Contract,
+    IdempotencyKey,
+    Job,
+    JobClass,
+    Lease,
+    Round,
+    Rules,
+    Tenant,
+    Venue,
+)
 from federation.models.base import name_validator
 from federation.money import MAX_MICRO, as_text, to_micro
 from federation.selectors.accounts import funds_micro
+from federation.selectors.rules import rules_newest
 from federation.services.leases import job_close, revoke_ask
-from federation.services.story import move, tell
+from federation.services.ledger import earnest_hold, earnest_release
+from federation.services.story import BROKER, move, tell
+from federation.snapshot import holds_job
 
 MAX_SAMPLES = 10**15
 MAX_GANG = 100_000
 MAX_SECONDS = 366 * 86400.0
 DEFAULT_RUNTIME_S = 7 * 24 * 3600.0
 DEFAULT_GRACE_S = 30.0
+BINDING = (RoundState.CLOSED, RoundState.SOLVING, RoundState.CLEARED)
+AFTER_GATE = "cancel_after_gate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +94,9 @@ def job_submit(
     """Put a job in the queue. A repeat with the same key and body returns the first one's job.
 
     Raises BadInput (nothing stored), Refused("idempotency_conflict") when the key was used with
-    another body, Refused("no_funds") when the tenant has no funds at all.
+    another body, Refused("no_funds") when the tenant has no funds at all, and
+    Refused("insufficient_funds") when they do not cover the earnest money that the venue's rules
+    ask for, a share of `max_cost` in escrow until the first contract.
     """
     if key is not None and (earlier := _earlier(tenant, key, draft)):
         return Submitted(earlier, created=False)
@@ -90,6 +113,7 @@ def job_submit(
     try:
         with transaction.atomic():
             job = _create(tenant, venue, job_class, draft, actor, now)
+            _earnest(job, now)
             if key is not None:
                 IdempotencyKey.objects.create(
                     tenant=tenant, key=key, body_sha256=draft.digest(), job=job, created_at=now
@@ -150,6 +174,22 @@ def _create(
     return job
 
 
+def _earnest(job: Job, now: datetime) -> None:
+    rules = rules_newest(job.venue)
+    amount = job.max_cost_micro * rules.earnest_ppm // PPM if rules is not None else 0
+    if amount:
+        earnest_hold(job=job, amount_micro=amount, now=now)
+
+
+def earnests_release(*, now: datetime, limit: int = 500) -> list[UUID]:
+    """Give earnest money back to jobs that ended without a contract."""
+    if not Rules.objects.filter(earnest_ppm__gt=0).exists():
+        return []  # nobody ever held any
+    ended = Job.objects.filter(earnest_micro__gt=0, ended_at__isnull=False)
+    rows = ended.select_related("venue", "tenant").order_by("ended_at", "pk")[:limit]
+    return [job.pk for job in rows if earnest_release(job=job, now=now)]
+
+
 def _group(tenant: Tenant, job_class: JobClass, draft: JobDraft) -> str:
     traits = Traits(
         home=tenant.member_id,
@@ -208,9 +248,13 @@ def _duration_problems(draft: JobDraft) -> list[FieldProblem]:
 def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:
     """Stop a job: at once when it waits, with grace when it runs. A repeat changes nothing.
 
-    Raises InvalidTransition when the job has ended by itself.
+    One that waits while a closed round holds its bid stays as it is, with the reason
+    "cancel_after_gate", until that round is published (`binding_cancels`) or void. Raises
+    InvalidTransition when the job has ended by itself.
     """
     with transaction.atomic():
+        if job.state == JobState.PENDING and _wait_for_round(job, actor, now):
+            return job
         # leases before their job: the order in which a report locks them
         leases = list(
             Lease.objects.select_for_update().filter(job=job, state__in=sorted(LIVE)).order_by("id")
@@ -227,6 +271,95 @@ def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:
         job_cancel(job=probe, actor=actor, now=now)  # what it would measure is not wanted any more
     job.refresh_from_db()
     return job
+
+
+def _wait_for_round(job: Job, actor: str, now: datetime) -> bool:
+    """Write the wish down if a closed round holds the job's bid; False = nothing holds it.
+
+    The venue's lock keeps a gate from closing, and a round from being published, meanwhile.
+    """
+    Venue.objects.select_for_update().get(pk=job.venue_id)
+    job.refresh_from_db()
+    round = _binding_round(job)
+    if job.state != JobState.PENDING or round is None:
+        return False
+    why = (
+        f"Round {round.number} holds its bid and its gate is closed. It is cancelled when that "
+        "round is published; what it is awarded by then costs the reserve price."
+    )
+    first = Job.objects.filter(pk=job.pk, cancel_asked_at__isnull=True).update(
+        cancel_asked_at=now, reason_code=AFTER_GATE, reason=why, updated_at=now
+    )
+    if first:
+        tell("job", job.pk, "cancel_ask", now=now, actor=actor, code=AFTER_GATE, why=why)
+    job.refresh_from_db()
+    return True
+
+
+def _binding_round(job: Job) -> Round | None:
+    """The closed, not yet published round whose book holds the job's bid."""
+    rounds = Round.objects.filter(venue=job.venue_id, state__in=BINDING).defer("clearing")
+    for round in rounds.select_related("snapshot"):
+        if round.snapshot.body is not None and holds_job(round.snapshot.body, job.pk):
+            return round
+    return None
+
+
+def binding_cancels(*, round: Round, now: datetime) -> list[UUID]:
+    """Cancel the jobs whose tenants asked after the gate of a round that is published now.
+
+    A job that it awarded gives the GPUs back before they start. Its contract is measured as if
+    they had been held for the whole round, so the site gets its reserve price for them. Runs in
+    the transaction that carried the awards out.
+    """
+    asked = Job.objects.filter(
+        venue=round.venue_id,
+        cancel_asked_at__isnull=False,
+        state__in=[JobState.PENDING, JobState.RESERVED],
+    ).select_related("venue")
+    done = []
+    for job in asked.order_by("pk"):
+        if job.state == JobState.PENDING:
+            _cancel(job, BROKER, now)
+        else:
+            _withdraw(job, round, now)
+        done.append(job.pk)
+    return done
+
+
+def _withdraw(job: Job, round: Round, now: datetime) -> None:
+    """Take an award back that no agent has seen; its contract costs the reserve price."""
+    lease = Lease.objects.select_related("pool__site").get(job=job, state__in=sorted(LIVE))
+    contract = Contract.objects.filter(lease=lease).latest("sequence")
+    _cancel(job, BROKER, now)
+    move(
+        contract,
+        "measure",
+        now=now,
+        code=AFTER_GATE,
+        why="cancelled after the gate: the GPUs were kept for it",
+        gpu_seconds=lease.gpus * job.venue.round_s,
+    )
+    why = (
+        f"Cancelled after the gate of round {round.number}, which had awarded it {lease.gpus} GPU "
+        f"at {lease.pool}: their reserve price for the round is paid."
+    )
+    revoke_ask(lease=lease, code="cancelled", why=why, now=now)
+    Job.objects.filter(pk=job.pk).update(reason_code=AFTER_GATE, reason=why)
+
+
+def cancels_carry_out(*, now: datetime) -> list[UUID]:
+    """Cancel jobs whose tenants asked after a gate, once no round holds their bids: it was void."""
+    asked = Job.objects.filter(state=JobState.PENDING, cancel_asked_at__isnull=False)
+    done = []
+    for job in asked.select_related("venue").order_by("pk"):
+        with transaction.atomic():
+            Venue.objects.select_for_update().get(pk=job.venue_id)
+            job.refresh_from_db()
+            if job.state == JobState.PENDING and _binding_round(job) is None:
+                _cancel(job, BROKER, now)
+                done.append(job.pk)
+    return done
 
 
 def _cancel(job: Job, actor: str, now: datetime) -> bool:

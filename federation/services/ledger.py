@@ -1,13 +1,14 @@
-"""Write side of the ledger: balanced groups of entries, each posted once."""
+"""Write side of the ledger: what moves money, by the event that causes it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db import transaction
 
 from federation.errors import Refused
 from federation.models import (
@@ -15,30 +16,37 @@ from federation.models import (
     Contract,
     Entry,
     EntryGroup,
+    Epoch,
+    Job,
     Member,
     Round,
-    Tenant,
+    Rules,
     Venue,
 )
-from federation.money import MAX_MICRO, as_text
+from federation.money import as_text
+from federation.services.entries import Floor, Posting, account, post_all
+from federation.services.funds import deposit, member_deposit, member_withdraw, withdraw
 from federation.services.story import tell
 
-_NEVER_NEGATIVE = (Account.Kind.TENANT_CASH, Account.Kind.TENANT_ESCROW)
-
-
-def account(
-    kind: str,
-    currency: str,
-    *,
-    now: datetime,
-    tenant: Tenant | None = None,
-    member: Member | None = None,
-) -> Account:
-    """The one account of its kind and owner, opened when first needed."""
-    found, _ = Account.objects.get_or_create(
-        kind=kind, currency=currency, tenant=tenant, member=member, defaults={"created_at": now}
-    )
-    return found
+__all__ = [
+    "Posting",
+    "account",
+    "credit_limit",
+    "deposit",
+    "dividend_post",
+    "earnest_hold",
+    "earnest_release",
+    "escrow_hold",
+    "escrow_settle",
+    "member_deposit",
+    "member_withdraw",
+    "post",
+    "post_all",
+    "reverse",
+    "stability_transfer",
+    "withdraw",
+]
+Kind = Account.Kind
 
 
 def post(
@@ -51,156 +59,229 @@ def post(
     memo: str = "",
     contract: Contract | None = None,
     round: Round | None = None,
+    facts: Mapping[str, Any] | None = None,
+    reverses: EntryGroup | None = None,
+    floors: Mapping[UUID, Floor] | None = None,
 ) -> bool:
     """Post one group that sums to zero. False when `key` is posted already: a repeat is free.
 
-    Raises Refused("insufficient_funds") when a tenant's purse would go below zero; nothing is
-    written then.
+    Raises Refused("insufficient_funds") when a tenant's purse or a bond would go below zero;
+    nothing is written then.
     """
-    sums: dict[Account, int] = defaultdict(int)
-    for purse, amount in entries:
-        sums[purse] += amount
-    moves = sorted(
-        ((purse, amount) for purse, amount in sums.items() if amount), key=lambda m: m[0].pk
+    posting = Posting(
+        key=key,
+        kind=kind,
+        currency=currency,
+        entries=list(entries),
+        memo=memo,
+        contract_id=contract.pk if contract else None,
+        round_id=round.pk if round else None,
+        reverses_id=reverses.pk if reverses else None,
+        facts=facts or {},
+        floors=floors or {},
     )
-    if sum(amount for _, amount in moves):
-        raise ValueError(f"entries of {key} do not sum to zero")
-    if not moves or EntryGroup.objects.filter(key=key).exists():
-        return False
-    try:
-        with transaction.atomic():
-            group = EntryGroup.objects.create(
-                key=key,
-                kind=kind,
-                currency=currency,
-                memo=memo,
-                contract=contract,
-                round=round,
-                created_at=now,
-            )
-            for purse, amount in moves:
-                _move(purse, amount)
-            Entry.objects.bulk_create(
-                Entry(group=group, account=purse, amount_micro=amount) for purse, amount in moves
-            )
-    except IntegrityError:
-        if EntryGroup.objects.filter(key=key).exists():
-            return False  # another worker posted it between the look and the write
-        raise
-    return True
+    return post_all([posting], now=now) == 1
 
 
-def _move(purse: Account, amount: int) -> None:
-    rows = Account.objects.filter(pk=purse.pk)
-    if amount < 0 and purse.kind in _NEVER_NEGATIVE:
-        rows = rows.filter(balance_micro__gte=-amount)
-    if not rows.update(balance_micro=F("balance_micro") + amount):
-        raise Refused(
-            f"{purse} holds less than the {as_text(-amount)} that are needed.",
-            code="insufficient_funds",
-        )
+def credit_limit(member: Member, venue: Venue) -> int:
+    """How far a member's earnings may go below zero for its bonds, micro-credits."""
+    if member.credit_micro is not None:
+        return member.credit_micro
+    rules = Rules.objects.filter(venue=venue).order_by("-version").first()
+    return (rules or Rules()).member_credit_micro
 
 
-def deposit(
-    *, tenant: Tenant, venue: Venue, amount_micro: int, key: str, actor: str, now: datetime
+def bond_floor(member: Member, bond_micro: int, credit_micro: int) -> Floor:
+    """How far earnings may fall for a bond."""
+    return Floor(
+        -credit_micro,
+        "bond_not_covered",
+        f"{member} cannot cover a bond of {as_text(bond_micro)}: its earnings may go no further "
+        f"below zero than {as_text(credit_micro)}.",
+    )
+
+
+def escrow_hold(
+    *,
+    contract: Contract,
+    amount_micro: int,
+    key: str,
+    now: datetime,
+    bond_micro: int = 0,
+    earnest_micro: int = 0,
 ) -> bool:
-    """Give a tenant funds: a deposit in a cash venue, an issue in a credits venue. Audited."""
-    if not 0 < amount_micro <= MAX_MICRO:
-        raise Refused(
-            "A deposit is a positive sum of at most a milliard credits.", code="bad_amount"
-        )
-    if not 1 <= len(key) <= 120:
-        raise Refused("The key of a deposit has 1 to 120 characters.", code="bad_key")
-    earlier = Entry.objects.filter(
-        group__key=f"deposit:{tenant.pk}:{key}", amount_micro__gt=0
-    ).first()
-    if earlier is not None and earlier.amount_micro != amount_micro:
-        raise Refused(
-            f"This key was used for {as_text(earlier.amount_micro)}, not {as_text(amount_micro)}.",
-            code="deposit_conflict",
-        )
-    cash = venue.currency == Venue.Currency.CASH
-    with transaction.atomic():
-        posted = post(
-            key=f"deposit:{tenant.pk}:{key}",
-            kind=EntryGroup.Kind.DEPOSIT if cash else EntryGroup.Kind.ISSUE,
-            currency=venue.currency,
-            entries=[
-                (account(Account.Kind.ISSUANCE, venue.currency, now=now), -amount_micro),
-                (
-                    account(Account.Kind.TENANT_CASH, venue.currency, now=now, tenant=tenant),
-                    amount_micro,
-                ),
-            ],
-            now=now,
-            memo=f"by {actor}",
-        )
-        if posted:
-            tell(
-                "tenant",
-                tenant.pk,
-                "deposit" if cash else "issue",
-                now=now,
-                actor=actor,
-                why=f"{as_text(amount_micro)} {venue.currency}",
-            )
-    return posted
+    """Hold a contract's price and the seller's bond, in one group.
 
-
-def escrow_hold(*, contract: Contract, amount_micro: int, key: str, now: datetime) -> None:
-    """Move a contract's price from the tenant's free funds into escrow."""
+    The price goes from the tenant's free funds into escrow, less the job's earnest money that is
+    there already (the caller clears `Job.earnest_micro`); the bond from the seller's earnings.
+    Raises Refused("insufficient_funds") or ("bond_not_covered").
+    """
     job = contract.lease.job
-    currency = job.venue.currency
-    post(
+    currency, more = job.venue.currency, amount_micro - earnest_micro
+    entries = [
+        (account(Kind.TENANT_CASH, currency, now=now, tenant=job.tenant), -more),
+        (account(Kind.TENANT_ESCROW, currency, now=now, tenant=job.tenant), more),
+    ]
+    floors = {}
+    if bond_micro:
+        member = contract.lease.site.member
+        earnings = account(Kind.MEMBER_EARNINGS, currency, now=now, member=member)
+        bond = account(Kind.MEMBER_BOND, currency, now=now, member=member)
+        entries += [(earnings, -bond_micro), (bond, bond_micro)]
+        floors[earnings.pk] = bond_floor(member, bond_micro, credit_limit(member, job.venue))
+    return post(
         key=key,
         kind=EntryGroup.Kind.HOLD,
         currency=currency,
-        entries=[
-            (
-                account(Account.Kind.TENANT_CASH, currency, now=now, tenant=job.tenant),
-                -amount_micro,
-            ),
-            (
-                account(Account.Kind.TENANT_ESCROW, currency, now=now, tenant=job.tenant),
-                amount_micro,
-            ),
-        ],
+        entries=entries,
         now=now,
         contract=contract,
         round=contract.round,
+        floors=floors,
     )
 
 
-def escrow_settle(*, contract: Contract, pay_micro: int, refund_micro: int, now: datetime) -> bool:
-    """Empty a contract's escrow: the site's member is paid, the tenant gets the rest back."""
-    job = contract.lease.job
+def escrow_settle(
+    *,
+    contract: Contract,
+    pay_micro: int,
+    refund_micro: int,
+    now: datetime,
+    penalty_micro: int = 0,
+    bond_back_micro: int = 0,
+    posting: int = 1,
+    facts: Mapping[str, Any] | None = None,
+) -> bool:
+    """Divide a contract's escrow and bond, in one group.
+
+    Of the escrow the seller gets the pay and the tenant the refund; of the bond the tenant gets
+    the penalty and the seller the rest. A later `posting` moves what differs from the ones before
+    it and names the last of them as reversed, so that nobody must have the whole sum at hand for
+    a small correction. False when that posting is made already, or nothing differs.
+    """
+    job, member = contract.lease.job, contract.lease.site.member
     currency = job.venue.currency
+
+    def purse(kind: str) -> Account:
+        tenant = job.tenant if kind.startswith("tenant_") else None
+        owner = member if tenant is None else None
+        return account(kind, currency, now=now, tenant=tenant, member=owner)
+
+    amounts = {
+        Kind.TENANT_ESCROW: -(pay_micro + refund_micro),
+        Kind.TENANT_CASH: refund_micro + penalty_micro,
+        Kind.MEMBER_EARNINGS: pay_micro + bond_back_micro,
+        Kind.MEMBER_BOND: -(penalty_micro + bond_back_micro),
+    }
+    entries = [(purse(kind), amount) for kind, amount in amounts.items() if amount]
+    last = None
+    if posting > 1:
+        last = _last_settlement(contract)
+        entries += [(row, -amount) for row, amount in _settled(contract).items()]
     return post(
-        key=f"settle:{contract.pk}",
+        key=f"settle:{contract.pk}" if posting == 1 else f"settle:{contract.pk}:{posting}",
         kind=EntryGroup.Kind.SETTLE,
         currency=currency,
-        entries=[
-            (
-                account(Account.Kind.TENANT_ESCROW, currency, now=now, tenant=job.tenant),
-                -(pay_micro + refund_micro),
-            ),
-            (
-                account(Account.Kind.TENANT_CASH, currency, now=now, tenant=job.tenant),
-                refund_micro,
-            ),
-            (
-                account(
-                    Account.Kind.MEMBER_EARNINGS,
-                    currency,
-                    now=now,
-                    member=contract.lease.site.member,
-                ),
-                pay_micro,
-            ),
-        ],
+        entries=entries,
         now=now,
         contract=contract,
         round=contract.round,
+        facts=facts,
+        reverses=last,
+    )
+
+
+def _last_settlement(contract: Contract) -> EntryGroup | None:
+    """The settlement that stands: no later group reverses it."""
+    rows = EntryGroup.objects.filter(
+        contract=contract, kind=EntryGroup.Kind.SETTLE, reversed_by__isnull=True
+    )
+    return rows.order_by("-created_at", "-id").first()
+
+
+def _settled(contract: Contract) -> dict[Account, int]:
+    """What a contract's settlements and their reversals have moved so far."""
+    moved: dict[Account, int] = defaultdict(int)
+    rows = Entry.objects.filter(
+        group__contract=contract,
+        group__kind__in=[EntryGroup.Kind.SETTLE, EntryGroup.Kind.REVERSAL],
+    )
+    for entry in rows.select_related("account"):
+        moved[entry.account] += entry.amount_micro
+    return moved
+
+
+def reverse(*, group: EntryGroup, key: str, memo: str, actor: str, now: datetime) -> bool:
+    """Take a group back by its opposite, once. Audited; False when `key` is posted already.
+
+    Raises Refused("not_reversible") for a reversal, ("already_reversed") when another group took
+    it back, and "insufficient_funds" when what it gave is spent.
+    """
+    if EntryGroup.objects.filter(key=key).exists():
+        return False
+    if group.kind == EntryGroup.Kind.REVERSAL:
+        raise Refused("A reversal is not reversed: post anew.", code="not_reversible")
+    if EntryGroup.objects.filter(reverses=group).exists():
+        raise Refused(f"{group.key} is taken back already.", code="already_reversed")
+    entries = [
+        (entry.account, -entry.amount_micro)
+        for entry in group.entries.select_related("account__tenant", "account__member")
+    ]
+    with transaction.atomic():
+        posted = post(
+            key=key,
+            kind=EntryGroup.Kind.REVERSAL,
+            currency=group.currency,
+            entries=entries,
+            now=now,
+            memo=memo,
+            contract=group.contract,
+            round=group.round,
+            reverses=group,
+        )
+        if posted:
+            tell("ledger", group.pk, "reverse", now=now, actor=actor, why=f"{group.key}: {memo}")
+    return posted
+
+
+def earnest_hold(*, job: Job, amount_micro: int, now: datetime) -> bool:
+    """Hold a job's earnest money in escrow from its submission on, and note it on the job.
+
+    Raises Refused("insufficient_funds").
+    """
+    with transaction.atomic():
+        posted = _earnest(job, "earnest", EntryGroup.Kind.EARNEST, amount_micro, now)
+        if posted:
+            Job.objects.filter(pk=job.pk).update(earnest_micro=amount_micro)
+            job.earnest_micro = amount_micro
+    return posted
+
+
+def earnest_release(*, job: Job, now: datetime) -> bool:
+    """Give a job's earnest money back: it ended before any contract took it up."""
+    with transaction.atomic():
+        held = Job.objects.select_for_update().values_list("earnest_micro", flat=True)
+        amount = held.get(pk=job.pk)
+        posted = _earnest(job, "release", EntryGroup.Kind.RELEASE, -amount, now)
+        if posted:
+            Job.objects.filter(pk=job.pk).update(earnest_micro=0)
+            job.earnest_micro = 0
+    return posted
+
+
+def _earnest(job: Job, name: str, kind: str, amount_micro: int, now: datetime) -> bool:
+    currency = job.venue.currency
+    return post(
+        key=f"{name}:{job.pk}",
+        kind=kind,
+        currency=currency,
+        entries=[
+            (account(Kind.TENANT_CASH, currency, now=now, tenant=job.tenant), -amount_micro),
+            (account(Kind.TENANT_ESCROW, currency, now=now, tenant=job.tenant), amount_micro),
+        ],
+        now=now,
+        memo=job.name,
+        facts={"job": job.pk},
     )
 
 
@@ -211,10 +292,31 @@ def stability_transfer(*, round: Round, transfers: dict[Member, int], now: datet
         key=f"stability:{round.pk}",
         kind=EntryGroup.Kind.STABILITY,
         currency=currency,
-        entries=[
-            (account(Account.Kind.MEMBER_EARNINGS, currency, now=now, member=member), amount)
-            for member, amount in transfers.items()
-        ],
+        entries=_earnings(transfers, currency, now),
         now=now,
         round=round,
+        facts={"clearing": round.clearing_sha256},
     )
+
+
+def dividend_post(*, epoch: Epoch, transfers: dict[Member, int], now: datetime) -> bool:
+    """The dividend of an epoch: zero-sum between members, on their earnings."""
+    currency = epoch.venue.currency
+    return post(
+        key=f"dividend:{epoch.pk}",
+        kind=EntryGroup.Kind.DIVIDEND,
+        currency=currency,
+        entries=_earnings(transfers, currency, now),
+        now=now,
+        memo=str(epoch)[:300],
+        facts={"epoch": epoch.pk, "document": epoch.sha256},
+    )
+
+
+def _earnings(
+    transfers: dict[Member, int], currency: str, now: datetime
+) -> list[tuple[Account, int]]:
+    return [
+        (account(Kind.MEMBER_EARNINGS, currency, now=now, member=member), amount)
+        for member, amount in transfers.items()
+    ]

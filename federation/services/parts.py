@@ -51,11 +51,18 @@ def files_drop(*, round_id: UUID, names: Sequence[str]) -> None:
 
 
 def parts_offer(
-    *, round_id: UUID, name: str, bodies: Sequence[bytes], files: Sequence[str], now: datetime
+    *,
+    round_id: UUID,
+    name: str,
+    bodies: Sequence[bytes],
+    files: Sequence[str],
+    now: datetime,
+    of: UUID | None = None,
 ) -> list[UUID]:
     """Put parts on record; the bodies stay in the database, a message names the row.
 
-    `files`: none, or for each part the file on record that it reads.
+    `files`: none, or for each part the file on record that it reads. `of`: the study that they
+    are parts of, for those who look how far it is.
     """
     batch = uuid.uuid4().hex
     made = studies_request(
@@ -67,6 +74,7 @@ def parts_offer(
                     "name": name,
                     "batch": batch,
                     "position": position,
+                    "of": "" if of is None else str(of),
                     "files": [files[position]] if files else [],
                 },
                 payload=body,

@@ -14,7 +14,7 @@ from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.machines.site import SiteState
 from federation.models import Assignment, Job, Lease, Round, Venue
-from federation.services.contracts import contract_open, end_expected
+from federation.services.contracts import contract_open, end_expected, reserves_of
 from federation.services.leases import lease_offer, orders_changed, revoke_ask
 
 Status = Assignment.Status
@@ -142,6 +142,7 @@ def _open(assignment: Assignment, lease: Lease, job: Job, now: datetime) -> None
         payment_micro=terms.payment_micro,
         ends_at=terms.ends_at,
         to_end=not job.preemptible,
+        reserve_micro=reserves_of(assignment.round).get(assignment.pool_id, 0),
         now=now,
     )
 

@@ -1,4 +1,5 @@
-"""Small paid measurements: a class that nobody has run gets one before its first award."""
+"""Small measurements: of a class that nobody has run, before its first award, paid by the job that
+needs it; and of a claim above what was measured, on the account of the site that makes it."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from federation.bulk import IdText
 from federation.errors import Refused
 from federation.machines.job import JobState
 from federation.matching import gpus_held, permits
-from federation.models import Contract, Job, Lease, OfferPool, Venue
+from federation.models import Alarm, Contract, Job, Lease, OfferPool, Venue
 from federation.selectors.affinity import believed_cells, current_offers, speed_at
 from federation.services.contracts import contract_open
+from federation.services.guard import claim_probed, claims_review, open_claims
 from federation.services.leases import PROBE_LOST, job_close, lease_offer
 from federation.services.story import tell
 
 MAX_FAILED = 2  #: probes of one job that may fail before the job is rejected
 MAX_TRIES = 10  #: probes of one job in all, those included that sites lost
+LOOKED_AT = 100  #: waiting jobs that are asked whether they lend a command to a claim's probe
 
 
 def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
@@ -30,8 +33,10 @@ def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
 
     A probe is a job of its own (`kind` probe) on the cheapest pools with free GPUs, for `probe_s`
     seconds at the site's reserve price, paid by GPU time, since no rate per sample is known yet.
-    One job speaks for its class and size. Returns what each such job is to be told.
+    One job speaks for its class and size. Claims are held against what was measured first, and
+    those in doubt are probed last. Returns what each such job is to be told.
     """
+    claims_review(venue=venue, now=now)
     desk = _desk(venue, now)
     told: dict[UUID, tuple[str, str]] = {}
     spoken_for: set[tuple[UUID, int]] = set()
@@ -46,7 +51,49 @@ def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
             told[job.pk] = answer
             if answer[0] == "probing":
                 spoken_for.add((job.job_class_id, size))
+    claims_probe(venue=venue, now=now)
     return told
+
+
+def claims_probe(*, venue: Venue, now: datetime) -> list[Job]:
+    """Measure claims in doubt, each version of one once, where a job waits that may run there.
+
+    The waiting job lends its command and pays nothing: the probe's price is zero, so the site
+    bears the cost of showing what it claims. Without a waiting job, or free GPUs, the claim waits.
+    """
+    doubted = [alarm for alarm in open_claims(venue) if "probe" not in alarm.figures]
+    if not doubted:
+        return []
+    lines = {
+        line.pool_id: line
+        for line in OfferPool.objects.filter(offer__in=current_offers(venue, now)).select_related(
+            "pool__site"
+        )
+    }
+    held, placed = gpus_held(venue), []
+    for alarm in doubted:
+        line, size = lines.get(alarm.pool_id), int(alarm.figures["gpus"])  # type: ignore[arg-type]
+        if line is None or line.gpus - held[line.pool_id] < size:
+            continue
+        job = _lender(venue, alarm, line)
+        if job is None:
+            continue
+        with transaction.atomic():
+            probe = _probe(job, line, size, 0, now, for_claim=True)
+            claim_probed(alarm=alarm, probe=str(probe.pk))
+        held[line.pool_id] += size
+        placed.append(probe)
+    return placed
+
+
+def _lender(venue: Venue, alarm: Alarm, line: OfferPool) -> Job | None:
+    """The oldest waiting job of the claim's class and size that may run there."""
+    rows = _queue(venue).filter(job_class=alarm.job_class_id)
+    ordered = rows.select_related("job_class", "tenant", "venue").order_by("created_at", "id")
+    size = int(alarm.figures["gpus"])
+    return next(
+        (job for job in ordered[:LOOKED_AT] if size in job.gpus and permits(job, line.pool)), None
+    )
 
 
 @dataclass(slots=True)
@@ -102,7 +149,8 @@ def _least(job: Job) -> int:
 
 
 def _queue(venue: Venue) -> QuerySet[Job]:
-    return Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING, state=JobState.PENDING)
+    waiting = Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING, state=JobState.PENDING)
+    return waiting.filter(cancel_asked_at__isnull=True)
 
 
 def _speakers(venue: Venue) -> Iterator[Job]:
@@ -170,20 +218,36 @@ def _reject(job: Job, probe: Job, now: datetime) -> None:
 
 def _start(job: Job, line: OfferPool, size: int, now: datetime) -> None:
     """One probe on one pool; its price counts against the max_cost of the job that needs it."""
-    venue = job.venue
-    # GPU time from the agent's start of the process to its end, with room for its stop
-    gpu_ms = size * int((venue.probe_s + venue.grace_s) * 1000)
-    price = -(-line.reserve_micro * gpu_ms // 3_600_000)
+    price = -(-line.reserve_micro * _gpu_ms(job.venue, size) // 3_600_000)
     paying = Job.objects.filter(
         pk=job.pk, max_cost_micro__gte=F("spent_micro") + F("held_micro") + price
     )
     if not paying.update(held_micro=F("held_micro") + price):
         raise Refused("its max_cost does not cover it.", code="max_cost")
+    probe = _probe(job, line, size, price, now)
+    why = f"Nobody has run {job.job_class} yet: measured first at {line.pool} (job {probe.pk})."
+    tell("job", job.pk, "probe", now=now, code="probing", why=why)
+
+
+def _gpu_ms(venue: Venue, size: int) -> int:
+    """GPU time from the agent's start of the process to its end, with room for its stop."""
+    return size * int((venue.probe_s + venue.grace_s) * 1000)
+
+
+def _probe(
+    job: Job, line: OfferPool, size: int, price: int, now: datetime, *, for_claim: bool = False
+) -> Job:
+    """A job of its own with another's command, its lease and its contract.
+
+    One for a claim belongs to no job: it is neither paid for nor stopped with the one that lent
+    its command.
+    """
+    venue = job.venue
     probe = Job.objects.create(
         tenant=job.tenant,
         venue=venue,
         kind=Job.Kind.PROBE,
-        parent=job,
+        parent=None if for_claim else job,
         name=f"probe-{line.pool.site.name}-{job.name}"[:63],
         job_class=job.job_class,
         command=job.command,
@@ -199,9 +263,9 @@ def _start(job: Job, line: OfferPool, size: int, now: datetime) -> None:
         created_at=now,
         updated_at=now,
     )
-    tell("job", probe.pk, "submit", now=now, to_state=probe.state, why=f"measures {job.job_class}")
-    why = f"Nobody has run {job.job_class} yet: measured first at {line.pool} (job {probe.pk})."
-    tell("job", job.pk, "probe", now=now, code="probing", why=why)
+    what = "a claim of its site for" if for_claim else "the speed of"
+    why = f"measures {what} {job.job_class}"
+    tell("job", probe.pk, "submit", now=now, to_state=probe.state, why=why)
     lease = lease_offer(
         job=probe,
         pool=line.pool,
@@ -216,10 +280,11 @@ def _start(job: Job, line: OfferPool, size: int, now: datetime) -> None:
     contract_open(
         lease=lease,
         round=None,
-        price_micro=line.reserve_micro,
-        contracted=max(1, gpu_ms),
+        price_micro=0 if for_claim else line.reserve_micro,
+        contracted=max(1, _gpu_ms(venue, size)),
         payment_micro=price,
         ends_at=None,
         now=now,
         basis=Contract.Basis.GPU_MS,
     )
+    return probe

@@ -18,9 +18,11 @@ from federation.machines.job import MACHINE as JOB
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.machines.site import SiteState
-from federation.models import Assignment, Contract, Event, Job, Lease, Round, Site
+from federation.models import Assignment, Contract, Event, Job, Lease, Round, Rules, Site
+from federation.services.contracts import reserves_of
 from federation.services.escrow import Hold, Purses
 from federation.services.placement import AwardTerms, assignment_carry_out, award_terms
+from federation.services.rules import bond_micro, bond_rates, rules_of
 from federation.services.story import BROKER
 
 
@@ -32,6 +34,7 @@ class Deal:
     job: Job
     lease_id: UUID
     terms: AwardTerms
+    bond_micro: int
     sequence: int
     contract_id: UUID = field(default_factory=uuid4)
 
@@ -48,6 +51,9 @@ class Desk:
     last: dict[UUID, Contract]  #: live lease -> its newest contract
     purses: Purses
     jobs: dict[UUID, Job]
+    rules: Rules
+    rates: dict[UUID, int]  #: site -> rate of its bonds, parts per million
+    reserves: dict[UUID, int]  #: pool -> micro-credits per GPU-hour
 
 
 def awards_carry_out(*, round: Round, now: datetime) -> None:
@@ -71,20 +77,25 @@ def awards_carry_out(*, round: Round, now: datetime) -> None:
 
 def _desk(round: Round, now: datetime) -> Desk:
     """Lock in the order of everybody else: sites, leases, contracts, purses, jobs."""
-    rows = Assignment.objects.filter(round=round).select_related("pool__site")
+    rows = Assignment.objects.filter(round=round).select_related("pool__site__member")
     assignments = list(rows.order_by("job_id"))
     for assignment in assignments:
         assignment.round = round
     awarded = [assignment.job_id for assignment in assignments]
-    sites = Site.objects.filter(pk__in={a.pool.site_id for a in assignments})
+    rules = rules_of(round.venue, now)
+    places = {a.pool.site_id for a in assignments}
+    sites = Site.objects.filter(pk__in=places)
     online = [s for s in sites.select_for_update().order_by("pk") if s.state == SiteState.ONLINE]
-    live = Lease.objects.select_for_update().filter(state__in=sorted(LIVE)).order_by("pk")
-    leases = {lease.job_id: lease for lease in rows_among(live, "job_id", awarded)}
+    live = Lease.objects.filter(state__in=sorted(LIVE))
+    seen = sorted(rows_among(live.order_by().values_list("pk", flat=True), "job_id", awarded))
+    locked = rows_among(live.select_for_update().order_by("pk"), "pk", seen)  # by pk throughout
+    leases = {lease.job_id: lease for lease in locked}
     held = sorted(lease.pk for lease in leases.values())
     contracts = Contract.objects.select_for_update().order_by("sequence", "pk")
     last = {contract.lease_id: contract for contract in rows_among(contracts, "lease_id", held)}
     owners = Job.objects.order_by().values_list("tenant_id", flat=True)
-    purses = Purses(set(rows_among(owners, "pk", awarded)), round)
+    sellers = {a.pool.site.member_id for a in assignments}
+    purses = Purses(set(rows_among(owners, "pk", awarded)), round, sellers)
     jobs = Job.objects.select_for_update().defer("command", "setup", "env").order_by("pk")
     return Desk(
         round=round,
@@ -95,6 +106,9 @@ def _desk(round: Round, now: datetime) -> Desk:
         last=last,
         purses=purses,
         jobs={job.pk: job for job in rows_among(jobs, "pk", awarded)},
+        rules=rules,
+        rates=bond_rates(rules, places),
+        reserves=reserves_of(round),
     )
 
 
@@ -107,7 +121,8 @@ def _deal(assignment: Assignment, desk: Desk) -> Deal | None:
     price = terms.payment_micro
     if job.spent_micro + job.held_micro + price > job.max_cost_micro:
         return None
-    if not desk.purses.take(job.tenant_id, price):
+    bond = bond_micro(price, desk.rates[assignment.pool.site_id])
+    if not _covered(assignment, job, price, bond, desk):
         return None
     last = desk.last.get(lease.pk) if lease else None
     return Deal(
@@ -115,8 +130,23 @@ def _deal(assignment: Assignment, desk: Desk) -> Deal | None:
         job=job,
         lease_id=lease.pk if lease else uuid4(),
         terms=terms,
+        bond_micro=bond,
         sequence=last.sequence + 1 if last else 1,
     )
+
+
+def _covered(assignment: Assignment, job: Job, price: int, bond: int, desk: Desk) -> bool:
+    """Promise the price and the bond, or neither."""
+    member, more = assignment.pool.site.member, price - job.earnest_micro
+    credit = member.credit_micro
+    if credit is None:
+        credit = desk.rules.member_credit_micro
+    if not desk.purses.take(job.tenant_id, more):
+        return False
+    if desk.purses.bond(member.pk, bond, credit):
+        return True
+    desk.purses.take(job.tenant_id, -more)  # given back
+    return False
 
 
 def _starts(assignment: Assignment, job: Job, desk: Desk) -> bool:
@@ -134,12 +164,16 @@ def _place(deals: list[Deal], desk: Desk) -> None:
     pools = {d.assignment.pool_id: str(d.assignment.pool) for d in deals}
     rows_update(
         Job,
-        ("state", "attempts", "updated_at", "reason_code", "reason", "held_micro"),
+        (
+            *("state", "attempts", "updated_at", "reason_code", "reason"),
+            *("held_micro", "earnest_micro"),
+        ),
         [
             (
                 *(d.job.pk, after.value, d.job.attempts + 1, now, "awarded"),
                 f"Awarded {d.assignment.gpus} GPU at {pools[d.assignment.pool_id]}.",
                 d.job.held_micro + d.terms.payment_micro,
+                0,  # earnest money has become a part of the price
             )
             for d in deals
         ],
@@ -178,8 +212,8 @@ def _place(deals: list[Deal], desk: Desk) -> None:
 
 def _prolong(deals: list[Deal], desk: Desk) -> None:
     """Running jobs keep their leases under new contracts."""
-    held = [(d.job.pk, d.job.held_micro + d.terms.payment_micro) for d in deals]
-    rows_update(Job, ("held_micro",), held)
+    held = [(d.job.pk, d.job.held_micro + d.terms.payment_micro, 0) for d in deals]
+    rows_update(Job, ("held_micro", "earnest_micro"), held)
     speeds = [(d.lease_id, d.assignment.samples_per_s) for d in deals]
     rows_update(Lease, ("predicted_samples_per_s",), speeds)
     last = [desk.last[d.lease_id] for d in deals if d.lease_id in desk.last]
@@ -195,17 +229,25 @@ def _contract(deals: list[Deal], desk: Desk) -> None:
         (
             *("id", "lease_id", "sequence", "round_id", "gpus", "price_micro"),
             *("contracted", "payment_micro", "ends_at", "to_end", "created_at"),
+            *("reserve_micro", "bond_micro", "rules_id"),
         ),
         (
             (
                 *(d.contract_id, d.lease_id, d.sequence, desk.round.pk, d.assignment.gpus),
                 *(d.assignment.price_micro, d.terms.contracted, d.terms.payment_micro),
                 *(d.terms.ends_at, not d.job.preemptible, desk.now),
+                *(desk.reserves.get(d.assignment.pool_id, 0), d.bond_micro, desk.rules.pk),
             )
             for d in deals
         ),
     )
-    holds = (Hold(d.contract_id, d.job.tenant_id, d.terms.payment_micro) for d in deals)
+    holds = (
+        Hold(
+            *(d.contract_id, d.job.tenant_id, d.terms.payment_micro),
+            *(d.assignment.pool.site.member_id, d.bond_micro, d.job.earnest_micro),
+        )
+        for d in deals
+    )
     desk.purses.hold(holds, desk.now)
     sites = {d.assignment.pool.site_id for d in deals}
     Site.objects.filter(pk__in=sites).update(orders_version=F("orders_version") + 1)

@@ -11,31 +11,28 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 
 from federation.bulk import rows_insert, uncollected
 from federation.decision import Decision
-from federation.machines.contract import MACHINE as CONTRACT
-from federation.machines.contract import ContractState
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.models import (
     Assignment,
-    Contract,
     Job,
     Lease,
-    Member,
     Pool,
     PoolPrice,
     Round,
     RoundOffer,
+    Site,
     Snapshot,
     Venue,
 )
 from federation.services.contracts import last_laps
+from federation.services.jobs import binding_cancels
 from federation.services.leases import job_close, revoke_ask
-from federation.services.ledger import stability_transfer
 from federation.services.outcomes import outcomes_tell, rounds_explain
 from federation.services.placement import waiting_expire
 from federation.services.probes import probes_place
@@ -311,6 +308,7 @@ def _publish(round: Round, now: datetime) -> bool:
     waiting_expire(round=round)
     _stop_outbid(round, now)
     awards_carry_out(round=round, now=now)
+    binding_cancels(round=round, now=now)
     return True
 
 
@@ -320,7 +318,10 @@ def _stop_outbid(round: Round, now: datetime) -> None:
     lost = Lease.objects.filter(
         job__venue=round.venue, job__kind=Job.Kind.TRAINING, state__in=sorted(LIVE)
     ).exclude(job__in=awarded)
-    leases = list(lost.select_related("job", "pool__site", "site"))
+    sites = Site.objects.filter(pk__in=lost.values("site_id"))
+    list(sites.select_for_update().order_by("pk"))  # a sync locks its site before its leases
+    rows = lost.select_related("job", "pool__site", "site").order_by("pk")
+    leases = list(rows.select_for_update(of=("self",)))
     if not leases:
         return  # the book need not be read
     body = Snapshot.objects.filter(round=round).values_list("body", flat=True).first()
@@ -329,36 +330,6 @@ def _stop_outbid(round: Round, now: datetime) -> None:
         if str(lease.pool) == ran.get(str(lease.job_id)):
             why = lease.job.outcome_why or "Its GPUs were awarded to others in this round."
             revoke_ask(lease=lease, code="outbid", why=why, now=now)
-
-
-def rounds_settle(*, now: datetime) -> list[UUID]:
-    """Close published rounds all of whose contracts are paid; post their stability transfers."""
-    unpaid = Contract.objects.filter(round=OuterRef("pk")).exclude(
-        state__in=[ContractState.SETTLED, *CONTRACT.final]
-    )
-    waiting = Assignment.objects.filter(round=OuterRef("pk"), status=Assignment.Status.WAITING)
-    due = Round.objects.filter(
-        ~Exists(unpaid), ~Exists(waiting), state=RoundState.PUBLISHED
-    ).select_related("venue")  # with its clearing, which holds the transfers
-    settled = []
-    for round in due:
-        with transaction.atomic():
-            if move(round, "settle", now=now, ended_at=now):
-                stability_transfer(round=round, transfers=_transfers(round), now=now)
-                settled.append(round.pk)
-    return settled
-
-
-def _transfers(round: Round) -> dict[Member, int]:
-    if round.clearing is None:
-        return {}
-    amounts = {
-        name: int(micro)
-        for name, micro in unpack(round.clearing).get("transfers_micro", {}).items()
-        if micro
-    }
-    members = Member.objects.in_bulk(list(amounts), field_name="name")
-    return {members[name]: micro for name, micro in amounts.items()}
 
 
 def round_void(

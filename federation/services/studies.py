@@ -22,6 +22,9 @@ from federation.snapshot import pack, unpack
 MAX_CLAIMS = 3  #: workers that may try a study before it has failed
 AGAIN = timedelta(seconds=30)  #: a message that nobody answered is taken for lost
 QUOTES_KEPT = timedelta(days=30)
+#: operators' questions: many clearings each, and nobody's round waits for them
+LONG = frozenset({"shares", "joining", "response", "misreport", "conduct"})
+LONG_S = 1800.0
 PARTS_KEPT = timedelta(hours=1)  #: of a round whose worker died; others forget theirs at once
 _OPEN = [state.value for state in Study.OPEN]
 
@@ -129,7 +132,7 @@ def study_claim(
         state=Study.State.RUNNING,
         token=token,
         claims=study.claims + 1,
-        due_at=now + timedelta(seconds=study.round.venue.solve_patience_s),
+        due_at=now + timedelta(seconds=_patience_s(study)),
     )
     if not won:
         return None
@@ -140,8 +143,12 @@ def study_claim(
         token=token,
         parameters=study.parameters,
         payload=None if study.payload is None else bytes(study.payload),
-        limit_s=solve_limit_s(study.round.venue),
+        limit_s=LONG_S if study.kind in LONG else solve_limit_s(study.round.venue),
     )
+
+
+def _patience_s(study: Study) -> float:
+    return 1.2 * LONG_S if study.kind in LONG else study.round.venue.solve_patience_s
 
 
 def _running(now: datetime) -> QuerySet[Study]:

@@ -55,7 +55,9 @@ def site_synced(
         # what has ended needs no renewal: should its last report never come, the fence decides
         listed = {a.lease_id: a for a in attempts if a.state != "ended"}
         leases = Lease.objects.filter(site=site, state__in=sorted(LIVE), pk__in=listed)
-        leases.update(renewed_at=now)
+        # in the order in which a round locks them: an UPDATE alone takes them as it finds them
+        held = list(leases.select_for_update().order_by("pk").values_list("pk", flat=True))
+        Lease.objects.filter(pk__in=held).update(renewed_at=now)
         changed = leases.exclude(state=LeaseState.ACTIVE) | leases.filter(
             job__state__in=[JobState.RESERVED, JobState.RECOVERING]
         )

@@ -14,7 +14,7 @@ from federation.snapshot.clearing import (
     outcomes_read,
     running_jobs,
 )
-from federation.snapshot.documents import Sealed, pack, price_micro, seal, unpack
+from federation.snapshot.documents import Sealed, holds_job, pack, price_micro, seal, unpack
 
 __all__ = [
     "Award",
@@ -24,6 +24,7 @@ __all__ = [
     "awards_read",
     "bid_limits",
     "book_build",
+    "holds_job",
     "outcomes_read",
     "pack",
     "price_micro",

@@ -31,10 +31,11 @@ PER_SAMPLE = 1_000_000  # values are in micro-credits per million samples
 
 #: What a round needs of one job, as a plain tuple: a hundred thousand objects are not made of them.
 #: id, tenant, group, state; value in micro-credits per million samples; samples wanted and done;
-#: max_cost, spent and held in micro-credits; preemptible
-Bid = tuple[str, str, str, str, int, int, int, int, int, int, bool]
-#: What a bid asks for: id, tenant, value, samples left, micro-credits at most, terms
-Wish = tuple[str, str, int, int, int, Terms]
+#: max_cost, spent and held in micro-credits; preemptible; earnest money in micro-credits
+Bid = tuple[str, str, str, str, int, int, int, int, int, int, bool, int]
+#: What a bid asks for: id, tenant, value, samples left, micro-credits at most, of these in escrow
+#: since its submission, terms
+Wish = tuple[str, str, int, int, int, int, Terms]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Rows:
 def bids_read(venue: Venue) -> list[Bid]:
     """Jobs that wait, and running preemptible ones, which bid again in every round.
 
-    One whose contract runs to its end (its last lap) does not: it keeps what it has.
+    One whose contract runs to its end (its last lap) does not: it keeps what it has. Nor does one
+    that its tenant has asked to cancel while an earlier round held its bid.
     """
     jobs = Job.objects.filter(venue=venue, kind=Job.Kind.TRAINING)
     kept = Lease.objects.filter(
@@ -69,7 +71,8 @@ def bids_read(venue: Venue) -> list[Bid]:
         site__state="online",
     )
     rerun = jobs.filter(Exists(kept), ~last_laps_of("pk"), state__in=_RUNS, preemptible=True)
-    return [*_read(jobs.filter(state=JobState.PENDING)), *_read(rerun)]
+    waiting = jobs.filter(state=JobState.PENDING, cancel_asked_at__isnull=True)
+    return [*_read(waiting), *_read(rerun)]
 
 
 def _read(jobs: QuerySet[Job]) -> Iterable[Bid]:
@@ -77,7 +80,7 @@ def _read(jobs: QuerySet[Job]) -> Iterable[Bid]:
         IdText("id"),
         IdText("tenant_id"),
         *("group", "state", "value_micro", "samples", "samples_done"),
-        *("max_cost_micro", "spent_micro", "held_micro", "preemptible"),
+        *("max_cost_micro", "spent_micro", "held_micro", "preemptible", "earnest_micro"),
     )
 
 
@@ -86,7 +89,7 @@ def rows_make(bids: list[Bid], view: View) -> Rows:
     wishes, left_out = _wishes(bids, terms_read(bids, view))
     kept, demands, budgets = [], [], []
     for wish, budget in zip(wishes, _budgets(wishes, view.funds), strict=True):
-        job, _, value, remaining, most, _ = wish
+        job, _, value, remaining, most, _, _ = wish
         demand = min(remaining, budget * PER_SAMPLE // value)
         if demand < 1:
             left_out.append(LeftOut(job, *_unpaid(most)))
@@ -106,7 +109,8 @@ def _wishes(bids: list[Bid], terms_of: dict[str, Terms]) -> tuple[list[Wish], li
     wishes: list[Wish] = []
     left_out = []
     for bid in bids:
-        job, tenant, group, _, value, samples, done, max_cost, spent, held, preemptible = bid
+        job, tenant, group, _, value, samples, done, *costs, preemptible, earnest = bid
+        max_cost, spent, held = costs
         terms = terms_of.get(job) or terms_of[group]
         no = terms.refused or (spent and _spent_out(bid, terms)) or terms.crowded
         if no:
@@ -116,27 +120,29 @@ def _wishes(bids: list[Bid], terms_of: dict[str, Terms]) -> tuple[list[Wish], li
         # the contract of a job that is not preemptible covers all its work at once
         output = min(remaining, terms.output) if preemptible else remaining
         worth, room = -(-output * value // PER_SAMPLE), max_cost - spent - held
-        wishes.append((job, tenant, value, remaining, max(0, min(worth, room)), terms))
+        most = max(0, min(worth, room))
+        wishes.append((job, tenant, value, remaining, most, min(most, earnest), terms))
     return wishes, left_out
 
 
 def _budgets(wishes: list[Wish], funds: dict[str, int]) -> list[int]:
-    """Micro-credits each may spend, taken off its tenant's funds.
+    """Micro-credits each may spend: its own earnest money, the rest taken off its tenant's funds.
 
     No two jobs promise the same credit, so escrow can then not fail for lack of funds. Where they
     do not suffice the dearest bid is first, ties by id.
     """
-    budgets = [most for *_, most, _ in wishes]
+    budgets = [most for *_, most, _, _ in wishes]
     asked: dict[str, int] = defaultdict(int)
-    for _, tenant, _, _, most, _ in wishes:
-        asked[tenant] += most
+    for _, tenant, _, _, most, own, _ in wishes:
+        asked[tenant] += most - own
     short = {tenant: free for tenant in asked if (free := funds.get(tenant, 0)) < asked[tenant]}
     if short:
         places = [at for at, wish in enumerate(wishes) if wish[1] in short]
         for at in sorted(places, key=lambda at: (-wishes[at][2], wishes[at][0])):
-            tenant = wishes[at][1]
-            budgets[at] = min(budgets[at], short[tenant])
-            short[tenant] -= budgets[at]
+            tenant, own = wishes[at][1], wishes[at][5]
+            more = min(budgets[at] - own, short[tenant])
+            budgets[at] = own + more
+            short[tenant] -= more
     return budgets
 
 
@@ -144,7 +150,7 @@ def _spelled(wishes: list[Wish], demands: list[int], budgets: list[int], view: V
     """Rows of a book as canonical JSON: what a group shares was spelled once."""
     if not wishes:
         return []
-    jobs, owners, values, _, _, terms = zip(*wishes, strict=True)
+    jobs, owners, values, _, _, _, terms = zip(*wishes, strict=True)
     names = {tenant: spell(name) for tenant, name in view.tenants.items()}
     templates = [
         row_template(of.row | _where_it_runs(job, value, of, view))
@@ -164,7 +170,7 @@ def _spelled(wishes: list[Wish], demands: list[int], budgets: list[int], view: V
 
 def _spent_out(bid: Bid, terms: Terms) -> tuple[str, str, bool] | None:
     """Nothing is held any more and the rest of its max_cost is below every reserve."""
-    *_, state, _, _, _, max_cost, spent, held, _ = bid
+    *_, state, _, _, _, max_cost, spent, held, _, _ = bid
     room = max_cost - spent
     if held or state != JobState.PENDING or (room > 0 and room >= terms.least_micro):
         return None

@@ -35,7 +35,7 @@ def book_build(*, venue: Venue, now: datetime) -> Book:
         "round_hours": venue.round_s / 3600.0,
         "pools": [_pool_row(row) for row in view.pools.values()],
         "affinity": _affinity_rows(view, rows.classes),
-        "rules": _rules(venue),
+        "rules": _rules(venue, view),
     }
     previous = _previous_prices(view)
     if previous:
@@ -49,7 +49,7 @@ def book_build(*, venue: Venue, now: datetime) -> Book:
     )
 
 
-def _rules(venue: Venue) -> dict[str, Any]:
+def _rules(venue: Venue, view: View) -> dict[str, Any]:
     rules: dict[str, Any] = {
         "policy": venue.policy,
         "epsilon": venue.epsilon,
@@ -58,6 +58,13 @@ def _rules(venue: Venue) -> dict[str, Any]:
     }
     if venue.policy_parameters:
         rules["parameters"] = venue.policy_parameters
+    caps = {
+        row.name: as_credits(row.cap_micro)
+        for row in view.pools.values()
+        if row.cap_micro is not None
+    }
+    if caps:
+        rules["price_cap"] = caps
     return rules
 
 

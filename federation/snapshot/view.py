@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from federation.affinity.alarms import trimmed
 from federation.affinity.believed import Believed
 from federation.machines.lease import LIVE
 from federation.models import Account, Lease, Offer, OfferPool, Pool, Tenant, Venue
 from federation.selectors.affinity import Cell, believed_cells, current_offers, speed_at
+from federation.selectors.records import haircuts
+from federation.selectors.rules import rules_newest
 
 VETO = timedelta(hours=1)  #: a pool that declined or lost a job is not asked again for this long
 SITE_ENDINGS = ("declined", "driver_failed", "lost")
@@ -19,12 +22,16 @@ SITE_ENDINGS = ("declined", "driver_failed", "lost")
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """One pool on offer, with the GPUs that no lease holds beyond this round."""
+    """One pool on offer, with the GPUs that no lease holds beyond this round.
+
+    Of a pool whose leases do not start, only those that are planned on.
+    """
 
     pool: Pool
     name: str
     gpus: int
     reserve_micro: int
+    cap_micro: int | None = None  #: most that a GPU-hour may cost; None = no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +65,7 @@ def view_read(venue: Venue, bidding: Iterable[str], now: datetime) -> View:
     """Read a venue in a few statements, whatever the number of jobs, `bidding`, that bid."""
     offers = list(current_offers(venue, now))
     running, held = _leases(venue, bidding)
-    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site__member")
-    pools = [
-        PoolRow(
-            line.pool, str(line.pool), max(0, line.gpus - held[line.pool_id]), line.reserve_micro
-        )
-        for line in lines
-    ]
+    pools = _pools(venue, offers, running, held)
     funds = Account.objects.filter(
         kind=Account.Kind.TENANT_CASH, currency=venue.currency, tenant__isnull=False
     ).values_list("tenant_id", "balance_micro")
@@ -78,6 +79,37 @@ def view_read(venue: Venue, bidding: Iterable[str], now: datetime) -> View:
         funds={str(tenant): balance for tenant, balance in funds},
         tenants={str(pk): name for pk, name in Tenant.objects.values_list("pk", "name")},
     )
+
+
+def _pools(
+    venue: Venue, offers: list[Offer], running: dict[str, Running], held: dict[UUID, int]
+) -> list[PoolRow]:
+    """Pools on offer, with what is planned on and the venue's price caps.
+
+    A cap below a pool's reserve is raised to it: the site may not be made to sell at a loss.
+    """
+    rules = rules_newest(venue)
+    caps: dict[str, int] = {} if rules is None else rules.price_caps
+    lines = list(OfferPool.objects.filter(offer__in=offers).select_related("pool__site__member"))
+    unstarted = haircuts(line.pool_id for line in lines)
+    busy: dict[UUID, int] = defaultdict(int, held)
+    for place in running.values():
+        busy[place.pool_id] += place.gpus
+    rows = []
+    for line in lines:
+        pool, gpus, cap = line.pool_id, line.gpus, caps.get(line.pool.gpu)
+        if pool in unstarted:
+            gpus = trimmed(gpus=gpus, share=unstarted[pool], busy=busy[pool])
+        rows.append(
+            PoolRow(
+                pool=line.pool,
+                name=str(line.pool),
+                gpus=max(0, gpus - held[pool]),
+                reserve_micro=line.reserve_micro,
+                cap_micro=None if cap is None else max(cap, line.reserve_micro),
+            )
+        )
+    return rows
 
 
 def _leases(venue: Venue, bidding: Iterable[str]) -> tuple[dict[str, Running], dict[UUID, int]]:

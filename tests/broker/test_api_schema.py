@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from datetime import timedelta
 from typing import Any
 
 import jsonschema
@@ -12,15 +13,43 @@ import yaml
 from django.core.management import call_command
 from django.test import Client
 from django.urls import get_resolver
+from django.utils import timezone
 
-from broker.tasks import run_study
-from federation.models import Study
-from tests.broker.api_world import BODY, a_caller, a_running_job, a_site_now
+from broker.tasks import run_study, tick_studies
+from federation.models import Alarm, Lease, Study
+from federation.services.leases import Ending
+from tests.broker.api_world import BODY, Caller, a_caller, a_running_job, a_site_now
+from tests.broker.settled_world import an_operator
 from tests.support import world
 
 OPERATIONS = {
+    ("/api/v1/alarms", "get"): "alarms_list",
+    ("/api/v1/alarms/{id}", "get"): "alarms_get",
+    ("/api/v1/alarms/{id}/close", "post"): "alarms_close",
     ("/api/v1/classes", "get"): "classes_list",
     ("/api/v1/classes", "post"): "classes_create",
+    ("/api/v1/contracts", "get"): "contracts_list",
+    ("/api/v1/contracts/{id}", "get"): "contracts_get",
+    ("/api/v1/contracts/{id}/counts", "post"): "contracts_count",
+    ("/api/v1/contracts/{id}/disputes", "post"): "contracts_dispute",
+    ("/api/v1/disputes", "get"): "disputes_list",
+    ("/api/v1/disputes/{id}", "get"): "disputes_get",
+    ("/api/v1/disputes/{id}/decision", "post"): "disputes_decide",
+    ("/api/v1/disputes/{id}/evidence", "post"): "disputes_evidence",
+    ("/api/v1/disputes/{id}/withdraw", "post"): "disputes_withdraw",
+    ("/api/v1/epochs", "get"): "epochs_list",
+    ("/api/v1/epochs", "post"): "epochs_propose",
+    ("/api/v1/epochs/{number}", "get"): "epochs_get",
+    ("/api/v1/epochs/{number}/post", "post"): "epochs_post",
+    ("/api/v1/epochs/{number}/refuse", "post"): "epochs_refuse",
+    ("/api/v1/inquiries", "get"): "inquiries_list",
+    ("/api/v1/inquiries", "post"): "inquiries_ask",
+    ("/api/v1/inquiries/{id}", "get"): "inquiries_get",
+    ("/api/v1/rules", "get"): "rules_get",
+    ("/api/v1/rules", "post"): "rules_set",
+    ("/api/v1/rules/consent", "post"): "rules_consent",
+    ("/api/v1/rules/preview", "post"): "rules_preview",
+    ("/api/v1/withdrawals", "post"): "withdrawals_post",
     ("/api/v1/jobs", "get"): "jobs_list",
     ("/api/v1/jobs", "post"): "jobs_submit",
     ("/api/v1/jobs/{id}", "get"): "jobs_get",
@@ -28,7 +57,10 @@ OPERATIONS = {
     ("/api/v1/jobs/{id}/explanation", "get"): "jobs_explanation",
     ("/api/v1/jobs/{id}/logs", "get"): "jobs_logs",
     ("/api/v1/jobs/{id}/why", "get"): "jobs_why",
+    ("/api/v1/ledger", "get"): "ledger_get",
+    ("/api/v1/ledger/export", "get"): "ledger_export",
     ("/api/v1/me", "get"): "me",
+    ("/api/v1/members/{name}/statement", "get"): "statements_get",
     ("/api/v1/offers", "get"): "offers_list",
     ("/api/v1/quotes", "get"): "quotes_list",
     ("/api/v1/quotes", "post"): "quotes_ask",
@@ -109,18 +141,52 @@ def test_answers_have_the_shape_that_the_document_says(schema):
     job, number = str(lease.job_id), str(lease.round.number)
     quote = api.post("/quotes", BODY).json()["id"]
     api.post(f"/rounds/{number}/contributions")
-    while waiting := Study.objects.filter(state="pending").first():
-        run_study(str(waiting.pk))
+    operator = an_operator(timezone.now())
+    named = {"quotes": quote, **afterwards(lease, api, operator)}
     for path, method in OPERATIONS:
-        if method == "get" and not path.endswith("/logs"):
-            found = quote if "quotes" in path else job
-            address = path.replace("{id}", found).replace("{number}", number)
-            body = api.get(address.removeprefix("/api/v1")).json()
+        if method == "get" and not path.endswith(("/logs", "/export")):
+            kind = path.split("/")[3]
+            address = path.replace("{id}", named.get(kind, job)).replace("{number}", number)
+            address = address.replace("{name}", "birch")
+            caller = operator if kind in OPERATORS else api
+            body = caller.get(address.removeprefix("/api/v1")).json()
             shape = answers(schema, path, "get", "200")
             fits(schema, shape, body)
             assert set(body) == set(resolved(schema, shape)["properties"]), path
     fits(schema, answers(schema, "/api/v1/jobs", "post", "201"), api.submit().json())
     fits(schema, answers(schema, "/api/v1/jobs", "post", "422"), api.submit(gpus=[]).json())
+
+
+OPERATORS = ("alarms", "epochs", "inquiries", "ledger", "members")
+
+
+def compute() -> None:
+    while waiting := Study.objects.filter(state="pending").first():
+        run_study(str(waiting.pk))
+
+
+def afterwards(lease: Lease, api: Caller, operator: Caller) -> dict[str, str]:
+    """The lease is over and paid, its epoch proposed, its contract disputed: ids by kind."""
+    now = timezone.now()
+    agent, contract = world.SimAgent(lease.site), lease.contracts.get()
+    agent.sync(now)
+    agent.report(lease, now, samples=contract.contracted, ending=Ending("exited", exit_code=0))
+    world.pay(now)
+    until = {"until": (now + timedelta(minutes=1)).isoformat()}
+    inquiry = operator.post("/epochs", until).json()["id"]
+    compute()
+    tick_studies()
+    objection = {"code": "fewer_samples", "why": "The log shows less.", "claimed": 1}
+    path = f"/contracts/{contract.pk}/disputes"
+    dispute = api.post(path, objection).json()["id"]
+    api.post(f"/disputes/{dispute}/evidence", {"text": "the log"})
+    alarm = Alarm.objects.create(kind="ring", about="a → b → a", why="a circle", created_at=now)
+    return {
+        "contracts": str(contract.pk),
+        "disputes": dispute,
+        "inquiries": inquiry,
+        "alarms": str(alarm.pk),
+    }
 
 
 def resolved(schema: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:

@@ -208,6 +208,8 @@ def test_the_folder_of_a_killed_worker_is_swept_and_that_of_a_living_one_is_not(
 def test_only_the_last_documents_are_kept(tmp_path):
     scratch = Scratch(tmp_path)
     paths = [scratch.document(str(n).encode()) for n in range(KEPT + 3)]
+    assert all(path.exists() for path in paths), "an errand may read many documents"
+    scratch.tidy()
     assert [path.exists() for path in paths] == [False] * 3 + [True] * KEPT
     assert scratch.document(b"5") == paths[5]
     scratch.close()

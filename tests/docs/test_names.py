@@ -98,7 +98,7 @@ def routes(patterns=None, prefix="/"):
 
 def exists(address, known):
     filled = address.replace("{id}", str(uuid.uuid4())).replace("{number}", "1")
-    filled = filled.replace("NUMBER", "1")
+    filled = filled.replace("NUMBER", "1").replace("{name}", "alder")
     try:
         resolve(filled)
     except Resolver404:
@@ -120,7 +120,7 @@ def test_every_call_of_the_api_is_in_the_reference():
     page = (DOCS / "reference" / "api.md").read_text()
     for route in set(routes()):
         if route.startswith("/api/v1/"):
-            plain = re.sub(r"<int:number>", "{number}", re.sub(r"<uuid:pk>", "{id}", route))
+            plain = re.sub(r"<(?:int|str):(\w+)>", r"{\1}", re.sub(r"<uuid:pk>", "{id}", route))
             assert f"{plain}`" in page, plain
 
 

@@ -7,10 +7,23 @@ from django.db import connection, transaction
 from django.db.utils import DatabaseError, IntegrityError
 
 from federation.errors import Refused
-from federation.models import Account, Entry, EntryGroup, Event
+from federation.ledger_rows import link
+from federation.models import (
+    Account,
+    Consent,
+    Contract,
+    Count,
+    Dispute,
+    Entry,
+    EntryGroup,
+    Event,
+    Evidence,
+    Rules,
+)
 from federation.selectors.accounts import funds_micro, trial_balance
 from federation.services import ledger
-from tests.support.world import NOW, a_tenant, a_venue
+from tests.federation.ledger_scene import committed, some_history
+from tests.support.world import NOW, a_member, a_tenant, a_venue
 
 pytestmark = pytest.mark.django_db
 
@@ -73,26 +86,121 @@ def test_the_database_itself_refuses_a_negative_purse():
         Account.objects.filter(pk=cash.pk).update(balance_micro=-1)
 
 
-@pytest.mark.parametrize("table", ["federation_entry", "federation_entrygroup"])
+COLUMNS = {
+    "federation_entry": "amount_micro = 7",
+    "federation_entrygroup": "memo = 'x'",
+    "federation_link": "digest = 'x'",
+    "federation_rules": "alpha_ppm = 7",
+    "federation_consent": "actor = 'x'",
+    "federation_evidence": "text = 'x'",
+    "federation_count": "samples = 7",
+}
+
+
+def one_row_of_each():
+    """A row in every table whose rows nobody changes."""
+    some_history()
+    rules = Rules.objects.create(venue=a_venue(), version=99, actor="t", why="t", created_at=NOW)
+    Consent.objects.create(rules=rules, member=a_member("alder"), actor="t", created_at=NOW)
+    contract = Contract.objects.get()
+    dispute = Dispute.objects.create(
+        contract=contract, by="tenant", actor="t", code="c", why="w", created_at=NOW
+    )
+    Evidence.objects.create(dispute=dispute, actor="t", text="t", created_at=NOW)
+    Count.objects.create(contract=contract, seq=1, samples=1, actor="t", created_at=NOW)
+
+
+@pytest.mark.parametrize("table", list(COLUMNS))
 @pytest.mark.parametrize("verb", ["UPDATE {} SET {}", "DELETE FROM {}"])
-def test_the_database_itself_refuses_to_change_or_delete_an_entry(table, verb):
-    a_tenant(credits=1)
-    column = "amount_micro = 7" if table.endswith("entry") else "memo = 'x'"
-    sql = verb.format(table, column)
+def test_the_database_itself_refuses_to_change_or_delete_what_is_on_record(table, verb):
+    one_row_of_each()
+    before = rows(table)
+    assert before
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
-        connection.cursor().execute(sql)
-    assert Entry.objects.count() == 2
+        connection.cursor().execute(verb.format(table, COLUMNS[table]))
+    assert rows(table) == before
 
 
-@pytest.mark.skipif(
-    "connection.vendor != 'postgresql'", reason="a deferred check exists on PostgreSQL only"
+def rows(table):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {table} ORDER BY 1")
+        return cursor.fetchall()
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no TRUNCATE")
+@pytest.mark.parametrize("table", [*COLUMNS, "federation_chainhead"])
+def test_postgresql_refuses_to_empty_a_table_of_records(table):
+    connection.check_constraints()
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        connection.cursor().execute(f"TRUNCATE {table} CASCADE")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE federation_chainhead SET digest = 'x'",
+        "UPDATE federation_chainhead SET position = position - 1",
+        "UPDATE federation_chainhead SET position = position + 1, currency = 'other'",
+        "DELETE FROM federation_chainhead",
+    ],
 )
-def test_postgresql_refuses_to_commit_a_group_that_does_not_balance():
+def test_the_head_of_a_chain_only_advances(statement):
+    some_history()
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        connection.cursor().execute(statement)
+
+
+def test_a_group_that_is_linked_takes_no_more_entries():
+    some_history()
+    cash, escrow = purses(a_tenant())
+    group = EntryGroup.objects.filter(kind="hold").get()
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        Entry.objects.bulk_create(
+            Entry(group=group, account=purse, amount_micro=amount)
+            for purse, amount in ((cash, -1), (escrow, 1))
+        )
+
+
+@pytest.mark.parametrize(("moves", "why"), [((3,), "sum to zero"), ((), "no entries|sum to zero")])
+def test_the_database_links_no_group_that_does_not_balance(moves, why):
     cash, _ = purses(a_tenant(credits=1))
+    committed()
     group = EntryGroup.objects.create(key="raw", kind="hold", currency="cash", created_at=NOW)
-    connection.cursor().execute("SET CONSTRAINTS ALL IMMEDIATE")
-    with pytest.raises(DatabaseError, match="does not sum to zero"), transaction.atomic():
-        Entry.objects.create(group=group, account=cash, amount_micro=3)
+    for amount in moves:
+        Entry.objects.create(group=group, account=cash, amount_micro=amount)
+    with pytest.raises(DatabaseError, match=why), transaction.atomic():
+        link_now(group)
+    Entry.objects.bulk_create(  # so that the test's own transaction can end
+        Entry(group=group, account=purse, amount_micro=amount)
+        for purse, amount in zip(purses(a_tenant()), (1 - sum(moves), -1), strict=True)
+    )
+
+
+@pytest.mark.parametrize("currencies", [("cash", "credits"), ("credits", "credits")])
+def test_the_database_links_no_group_of_another_currency(currencies):
+    tenant = a_tenant()
+    committed()
+    group = EntryGroup.objects.create(key="raw", kind="hold", currency="cash", created_at=NOW)
+    accounts = [
+        Account.objects.create(kind=kind, currency=currency, tenant=tenant, created_at=NOW)
+        for kind, currency in zip(("a", "b"), currencies, strict=True)
+    ]
+    with pytest.raises(DatabaseError, match="two currencies"), transaction.atomic():
+        linked_with(group, accounts)
+    for account, amount in zip(purses(a_tenant()), (-3, 3), strict=True):
+        Entry.objects.create(group=group, account=account, amount_micro=amount)
+
+
+def linked_with(group, accounts):
+    for account, amount in zip(accounts, (-3, 3), strict=True):
+        Entry.objects.create(group=group, account=account, amount_micro=amount)
+    link_now(group)
+
+
+def link_now(group):
+    if connection.vendor == "sqlite":
+        link(connection, [group.pk.hex])
+    committed()
 
 
 def test_a_wrong_balance_is_seen_by_the_trial_balance():

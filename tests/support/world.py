@@ -15,7 +15,17 @@ from typing import Any
 from federation.decision import decide
 from federation.machines.lease import LIVE
 from federation.models import Contract, Job, JobClass, Lease, Member, Site, Tenant, Venue
-from federation.services import contracts, ledger, members, offers, orders, reports, rounds, syncs
+from federation.services import (
+    contracts,
+    ledger,
+    members,
+    offers,
+    orders,
+    reports,
+    rounds,
+    settling,
+    syncs,
+)
 from federation.services.access import agent_join, join_token_issue
 from federation.services.jobs import JobDraft, job_submit
 from federation.services.leases import Ending
@@ -169,7 +179,7 @@ def pay(now: datetime) -> None:
     """Measure, settle and close whatever is due."""
     contracts.contracts_measure(now=now)
     contracts.contracts_settle(now=now)
-    rounds.rounds_settle(now=now)
+    settling.rounds_settle(now=now)
 
 
 @dataclass

@@ -1,0 +1,208 @@
+"""The ledger over HTTP: does it hold, statements, files, money out."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.http import StreamingHttpResponse
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from broker.api.callers import actor, operator
+from broker.api.serializers import Credits, StrictSerializer, Text, plain_name
+from broker.api.shapes import answers
+from broker.api.views import main_venue
+from federation.errors import BadInput, FieldProblem, NotAllowed, NotFound
+from federation.models import ChainHead, Member, Tenant, User
+from federation.money import to_micro
+from federation.selectors.accounts import trial_balance
+from federation.selectors.exports import ledger_csv, ledger_json
+from federation.selectors.statements import month_statement, statement_document
+from federation.services import funds
+
+MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])\Z")
+FORMS = {"csv": (ledger_csv, "text/csv"), "json": (ledger_json, "application/json")}
+
+
+class HeadOut(serializers.Serializer[Any]):
+    """The end of a currency's chain: keep it elsewhere, and nobody can rewrite what is before."""
+
+    currency = serializers.CharField()
+    position = serializers.IntegerField()
+    digest = serializers.CharField()
+
+
+class LedgerOut(serializers.Serializer[Any]):
+    """Sums that must all be zero, micro-credits, and the heads of the chains."""
+
+    holds = serializers.BooleanField()
+    entries_micro = serializers.IntegerField()
+    balances_micro = serializers.IntegerField()
+    unbalanced_groups = serializers.IntegerField()
+    wrong_purses = serializers.IntegerField()
+    heads = HeadOut(many=True)
+
+
+class PurseOut(serializers.Serializer[Any]):
+    purse = serializers.CharField()
+    opening_micro = serializers.IntegerField()
+    moved_micro = serializers.IntegerField()
+    closing_micro = serializers.IntegerField()
+
+
+class LineOut(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    position = serializers.IntegerField(help_text="in the chain")
+    kind = serializers.CharField()
+    key = serializers.CharField()
+    purse = serializers.CharField()
+    what = serializers.CharField(allow_blank=True)
+    amount_micro = serializers.IntegerField(help_text="+ received, - paid")
+    balance_micro = serializers.IntegerField(help_text="of the purse, after it")
+
+
+class StatementOut(serializers.Serializer[Any]):
+    """A member's month. Opening plus what moved is the closing balance."""
+
+    format = serializers.CharField()
+    member = serializers.CharField()
+    currency = serializers.CharField()
+    time_zone = serializers.CharField()
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField()
+    opening_micro = serializers.IntegerField()
+    closing_micro = serializers.IntegerField()
+    purses = PurseOut(many=True)
+    lines = LineOut(many=True)
+
+
+class WithdrawalIn(StrictSerializer):
+    """Whose money, and how much. One of `tenant` and `member`."""
+
+    tenant = Text(required=False, validators=[plain_name])
+    member = Text(required=False, validators=[plain_name])
+    amount = Credits()
+    key = Text(required=False, max_length=120, help_text="the same key again posts nothing")
+
+
+class WithdrawalOut(serializers.Serializer[Any]):
+    posted = serializers.BooleanField(help_text="false: this key was posted before")
+    key = serializers.CharField()
+
+
+class LedgerView(APIView):
+    """Does the whole ledger add up?"""
+
+    @extend_schema(operation_id="ledger_get", responses=answers({200: LedgerOut}, 403))
+    def get(self, request: Request) -> Response:
+        """The trial balance and the heads of the chains. Operators only."""
+        operator(request)
+        found = trial_balance()
+        heads = ChainHead.objects.order_by("currency")
+        return Response(
+            {
+                "holds": found.holds,
+                "entries_micro": found.entries_micro,
+                "balances_micro": found.balances_micro,
+                "unbalanced_groups": found.unbalanced_groups,
+                "wrong_purses": found.wrong_purses,
+                "heads": list(heads.values("currency", "position", "digest")),
+            }
+        )
+
+
+class LedgerExport(APIView):
+    """The whole ledger as a file."""
+
+    @extend_schema(
+        operation_id="ledger_export",
+        parameters=[OpenApiParameter("form", str, enum=sorted(FORMS), default="json")],
+        responses=answers({(200, "application/json"): OpenApiTypes.BINARY}, 403, 422),
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """Every group in the order of the chains, as `json` or `csv`. Operators only."""
+        operator(request)
+        form = request.query_params.get("form", "json")
+        if form not in FORMS:
+            raise BadInput(FieldProblem("form", "csv or json is expected"))
+        pieces, kind = FORMS[form]
+        name = f'attachment; filename="ledger.{form}"'
+        return StreamingHttpResponse(
+            pieces(), content_type=kind, headers={"Content-Disposition": name}
+        )
+
+
+class Statements(APIView):
+    """A member's month: operators see all, members their own."""
+
+    @extend_schema(
+        operation_id="statements_get",
+        parameters=[
+            OpenApiParameter("month", str, description="such as 2026-11; this month if left out")
+        ],
+        responses=answers({200: StatementOut}, 403, 404, 422),
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """Every purse of the member and of its tenants: opened, moved, closed."""
+        user: Any = request.user
+        own = isinstance(user, User) and user.member is not None and user.tenant is None
+        if not (isinstance(user, User) and (user.is_staff or own)):
+            raise NotAllowed("This account acts for no member.", code="no_member")
+        member = Member.objects.filter(name=name).first()
+        if member is None or not (user.is_staff or user.member_id == member.pk):
+            raise NotFound("There is no such member.")
+        month = request.query_params.get("month", f"{timezone.now():%Y-%m}")
+        if not MONTH.match(month):
+            raise BadInput(FieldProblem("month", "a month such as 2026-11 is expected"))
+        at = datetime.strptime(month, "%Y-%m")  # noqa: DTZ007 a month has no zone of its own
+        if not 1970 <= at.year < 9999:
+            raise BadInput(FieldProblem("month", "a year from 1970 is expected"))
+        venue = main_venue()
+        found = month_statement(member, venue=venue, year=at.year, month=at.month)
+        return Response(statement_document(found))
+
+
+class Withdrawals(APIView):
+    """Money out."""
+
+    @extend_schema(
+        operation_id="withdrawals_post",
+        request=WithdrawalIn,
+        responses=answers({201: WithdrawalOut}, 400, 403, 404, 409, 413, 415, 422),
+    )
+    def post(self, request: Request) -> Response:
+        """Pay a tenant's free funds, or a member's earnings, out. Operators only."""
+        operator(request)
+        body = WithdrawalIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        asked = body.validated_data
+        if ("tenant" in asked) == ("member" in asked):
+            raise BadInput(FieldProblem("tenant", "name a tenant or a member, one of the two"))
+        key = asked.get("key") or uuid.uuid4().hex
+        common: dict[str, Any] = {
+            "venue": main_venue(),
+            "amount_micro": to_micro(asked["amount"]),
+            "key": key,
+            "actor": actor(request),
+            "now": timezone.now(),
+        }
+        if "tenant" in asked:
+            posted = funds.withdraw(tenant=_named(Tenant, asked["tenant"]), **common)
+        else:
+            posted = funds.member_withdraw(member=_named(Member, asked["member"]), **common)
+        return Response({"posted": posted, "key": key}, status=status.HTTP_201_CREATED)
+
+
+def _named(model: Any, name: str) -> Any:
+    row = model.objects.filter(name=name).first()
+    if row is None:
+        raise NotFound(f"There is no {model.__name__.lower()} called {name}.")
+    return row

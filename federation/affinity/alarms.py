@@ -1,0 +1,88 @@
+"""When a site's figures should be looked at: rules over its settled contracts, oldest first.
+
+A ratio is measured over claimed speed; its logarithm is 0 for a site that is as fast as it says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from federation.affinity.belief import COMMON, NOISE
+
+REFERENCE = 0.5  #: deviations that a shift must exceed before it adds up
+THRESHOLD = 5.0  #: deviations at which drift is told
+CAP = 2 * THRESHOLD  #: so that a site that has mended is clear after ten contracts as claimed
+SLOW = 0.9  #: a contract below this ratio is slow
+IN_A_ROW = 10  #: slow contracts
+OTHERS = 3  #: pools of other owners before a class's own season is taken out
+FORGIVEN = 2  #: recent leases of a pool that may fail to start and say nothing
+SLACK = 2.0  #: how many times faster than anything seen a report may be before it is a forgery
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A lasting shift: the larger of two sums of deviations, and which way it points."""
+
+    sums: float
+    faster: bool
+
+
+def deviations(logs: Sequence[float], control: Sequence[float] = ()) -> list[float]:
+    """Logarithms of ratios in units of their own spread.
+
+    `control` holds what the same class showed at pools of other owners: its median is taken out
+    when there are OTHERS of them, for a slow data set slows everybody. The spread comes from
+    successive differences, which a shift does not widen.
+    """
+    season = median(control) if len(control) >= OTHERS else 0.0
+    steps = [abs(b - a) for a, b in pairwise(logs)]
+    # of a normal difference the median is 0.6745 times its deviation, which is sqrt(2) sigma
+    spread = median(steps) / (0.6745 * math.sqrt(2)) if len(steps) >= OTHERS else NOISE
+    unit = max(spread, COMMON)
+    return [(value - season) / unit for value in logs]
+
+
+def cusum(steps: Sequence[float]) -> Drift | None:
+    """Page's two-sided cumulative sum of standardised deviations; None below THRESHOLD.
+
+    Page, Continuous inspection schemes, Biometrika 41 (1954).
+    """
+    up = down = 0.0
+    for step in steps:
+        up = min(CAP, max(0.0, up + step - REFERENCE))
+        down = min(CAP, max(0.0, down - step - REFERENCE))
+    if max(up, down) <= THRESHOLD:
+        return None
+    return Drift(max(up, down), faster=up > down)
+
+
+def slow_in_a_row(logs: Sequence[float]) -> bool:
+    """True when the newest IN_A_ROW contracts all lie below SLOW."""
+    newest = logs[-IN_A_ROW:]
+    return len(newest) == IN_A_ROW and max(newest) < math.log(SLOW)
+
+
+def non_start_share(*, leases: int, non_starts: int) -> float:
+    """Part of a pool's recent leases that never started; the first FORGIVEN say nothing."""
+    return non_starts / leases if non_starts > FORGIVEN and leases else 0.0
+
+
+def trimmed(*, gpus: int, share: float, busy: int) -> int:
+    """GPUs of an offer that are planned on: without the share that never starts.
+
+    Never fewer than are busy, and one at least, for otherwise a site that has mended could not
+    show it.
+    """
+    return min(gpus, max(math.floor(gpus * (1.0 - share)), busy, 1))
+
+
+def forged(*, samples: int, gpu_seconds: float, fastest: float) -> bool:
+    """True when a report says more than the hardware can do.
+
+    `fastest` is the highest speed known of the class on that kind of GPU, in samples/s on one GPU.
+    """
+    return samples > fastest * gpu_seconds * SLACK

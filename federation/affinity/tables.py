@@ -1,0 +1,122 @@
+"""Reading CSV tables in blocks: columns as numbers, and a sentence for each wrong cell."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.affinity.samples import BadSamples
+
+Array = NDArray[np.float64]
+BLOCK = 65_536  #: rows that are held at once
+MOST_PROBLEMS = 100  #: sentences after which reading stops
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of a table. Lines are counted from the header, which is line 1."""
+
+    first_line: int
+    columns: dict[str, tuple[str, ...]]
+    rows: int
+
+    def line(self, place: int) -> int:
+        return self.first_line + place
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A column, or empty cells where the table lacks it."""
+        return self.columns.get(name) or ("",) * self.rows
+
+
+class Problems:
+    """Sentences that were collected; raises once there are too many, or at `settle`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.found: list[str] = []
+
+    def add(self, where: str, why: str) -> None:
+        self.found.append(f"{self.name}: {where}: {why}" if where else f"{self.name}: {why}")
+        if len(self.found) >= MOST_PROBLEMS:
+            self.found.append(f"{self.name}: and perhaps more; reading stopped here")
+            self.settle()
+
+    def settle(self) -> None:
+        if self.found:
+            raise BadSamples(tuple(self.found))
+
+
+def blocks(
+    path: Path, problems: Problems, *, needed: Collection[str], optional: Collection[str]
+) -> Iterator[Block]:
+    """The rows of a file, a block at a time; raises `BadSamples` for what is no such table."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            _check_header(header, problems, needed, optional)
+            line = 2
+            while rows := list(islice(reader, BLOCK)):
+                yield _block(header, rows, line, problems)
+                line += len(rows)
+    except OSError as error:
+        problems.add("", error.strerror or str(error))
+    except (csv.Error, UnicodeDecodeError) as error:
+        problems.add("", f"is not a CSV file that we read: {error}")
+    problems.settle()
+
+
+def numbers(block: Block, name: str, problems: Problems, *, empty: float | None = None) -> Array:
+    """A column as numbers, (n,); `empty` stands for empty cells, refused when it is None."""
+    texts = block.texts(name)
+    if empty is not None:
+        texts = tuple(text if text.strip() else repr(empty) for text in texts)
+    try:
+        return np.array(texts, dtype=float)
+    except ValueError:
+        return np.array(
+            [_number(text, block.line(place), name, problems) for place, text in enumerate(texts)]
+        )
+
+
+def _number(text: str, line: int, name: str, problems: Problems) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        problems.add(f"line {line}, {name}", f"{shown!r} is not a number" if text else "is empty")
+        return 1.0  # the table is refused; this only lets the other cells be looked at
+
+
+def _check_header(
+    header: list[str], problems: Problems, needed: Collection[str], optional: Collection[str]
+) -> None:
+    if not header:
+        problems.add("", "the file is empty: a line with the names of the columns is missing")
+        problems.settle()
+    for name in needed:
+        if name not in header:
+            problems.add(name, "this column is missing")
+    for name in dict.fromkeys(header):
+        if header.count(name) > 1:
+            problems.add(name, "this column stands twice")
+        if name not in needed and name not in optional:
+            known = ", ".join([*needed, *optional])
+            problems.add(name, f"this column is not known; known are {known}")
+    problems.settle()
+
+
+def _block(header: list[str], rows: list[list[str]], line: int, problems: Problems) -> Block:
+    wrong = [place for place, row in enumerate(rows) if len(row) != len(header)]
+    for place in wrong:
+        cells = len(rows[place])
+        problems.add(f"line {line + place}", f"{cells} cells where the header has {len(header)}")
+    problems.settle()
+    columns = zip(*rows, strict=True) if rows else ((),) * len(header)
+    return Block(line, dict(zip(header, columns, strict=True)), len(rows))
