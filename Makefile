@@ -4,9 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 BASE_STAMP := .venv-base/.ready
+TORCH_STAMP := .venv-torch/.ready
+TORCH_PIP ?=
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo run test test-unit test-base test-postgres test-e2e check fmt lock clean
+.PHONY: help setup demo run test test-unit test-base test-torch test-postgres test-e2e check fmt lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +26,13 @@ $(BASE_STAMP): requirements/base-test.txt pyproject.toml
 	@PYTHON='$(PYTHON)' sh deploy/install.sh .venv-base requirements/base-test.txt
 	@touch $(BASE_STAMP)
 
+$(TORCH_STAMP): requirements/torch.txt requirements/base-test.txt pyproject.toml
+	@rm -f $(TORCH_STAMP)
+	@PYTHON='$(PYTHON)' sh deploy/install.sh .venv-torch requirements/base-test.txt
+	@if .venv-torch/bin/python -m pip install --quiet $(TORCH_PIP) -r requirements/torch.txt; \
+	then touch $(TORCH_STAMP); \
+	else echo "The frameworks cannot be installed here: tests that need them are skipped."; fi
+
 demo: setup  ## three datacenters trade real training jobs, from nothing
 	@$(BIN)/hanse demo
 
@@ -35,6 +44,9 @@ test: test-base test-unit test-postgres test-e2e  ## everything, set-up included
 
 test-base: $(BASE_STAMP)  ## the agent and the tenants' side on the base install alone
 	.venv-base/bin/python -m pytest -c tests/base.ini --rootdir . tests/agents tests/hanse
+
+test-torch: $(TORCH_STAMP)  ## the training loops' callbacks on real frameworks, CPU only, in their own environment
+	.venv-torch/bin/python -m pytest -c tests/torch.ini --rootdir . tests/torch || [ $$? -eq 5 ]  # 5: all skipped
 
 test-unit: setup  ## mathematics, services, API and pages, on SQLite
 	$(PYTEST) tests/economics tests/federation tests/broker tests/docs
@@ -63,4 +75,4 @@ lock: setup  ## pin the dependencies anew, with hashes
 	sh deploy/lock.sh
 
 clean:  ## remove what the targets above made
-	rm -rf .venv .venv-base .hanse staticfiles .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-base .venv-torch .hanse staticfiles .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -68,7 +68,7 @@ class Attempt:
         return AttemptStatus(self.attempt, self.state, self.contract, self.last_seq)
 
     def progress(self) -> Progress:
-        meter = self.meter
+        meter, measured = self.meter, self.meter.measurement
         return Progress(
             samples=meter.samples,
             contract_samples=meter.samples - self.contract_base,
@@ -77,6 +77,8 @@ class Attempt:
             lines=meter.lines,
             step_time_s=meter.step_time_s,
             loss=meter.loss,
+            # each line is told once
+            measurement=measured if measured and measured.line > self.told_lines else None,
         )
 
     def under(self, order: LeaseOrder) -> Attempt:

@@ -13,15 +13,18 @@ Units: seconds, samples, GPU, credits as decimal strings, times as RFC 3339 text
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
-import json
-import math
-import types
-import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+
+from agents.coding import ADDED
+from agents.coding import MAX_COMMAND as MAX_COMMAND
+from agents.coding import MAX_LOG_CHUNK as MAX_LOG_CHUNK
+from agents.coding import MAX_TEXT as MAX_TEXT
+from agents.coding import BadMessage as BadMessage
+from agents.coding import canonical as canonical
+from agents.coding import decode as decode
+from agents.coding import encode as encode
 
 PROTOCOL = "hanse.agent/1"
 JOIN_PATH = "/gateway/v1/join"
@@ -30,20 +33,6 @@ REPORTS_PATH = "/gateway/v1/reports"
 ROTATE_PATH = "/gateway/v1/rotate"
 
 MAX_REPORTS = 500  #: reports in one batch
-MAX_LOG_CHUNK = 64 * 1024  #: bytes of log in one report, before base64
-MAX_TEXT = 4096  #: characters of any one text field except commands and logs
-MAX_COMMAND = 64 * 1024
-
-T = TypeVar("T")
-
-
-class BadMessage(ValueError):
-    """A message that does not fit the protocol: `path` names the field, `why` says what to mend."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path}: {why}")
-        self.path = path
-        self.why = why
 
 
 class AttemptState(StrEnum):
@@ -181,6 +170,27 @@ class SyncReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """What the job measured of its own steps, as it said it; nothing here is judged by the agent.
+
+    From one progress line. None is what it did not say.
+    """
+
+    line: int  #: number of the progress line, from 1
+    step_time_s: float | None = None  #: wall seconds of an optimiser step, waiting included
+    local_batch: float | None = None  #: samples on one GPU in one pass
+    replicas: int | None = None  #: GPUs that the step ran on; None = all of the lease
+    nodes: int | None = None  #: machines that hold them; None = one
+    accumulation: int | None = None  #: passes of a step before its last; None = none
+    sync_time_s: float | None = None  #: of the step, waiting for other replicas
+    gpu: str = ""  #: kind, as the framework names it
+    grad_sqr: float | None = None  #: squared norm of the gradient
+    grad_var: float | None = None  #: variance of the gradient of one whole step
+    memory_peak_bytes: int | None = None  #: of one GPU
+    problem: str = ""  #: what of the line could not be read
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     samples: int  #: trained by this attempt so far
     contract_samples: int  #: of these, since the agent learned of the report's contract
@@ -189,6 +199,9 @@ class Progress:
     lines: int = 0  #: progress lines behind `samples_per_s`
     step_time_s: float | None = None
     loss: float | None = None
+    measurement: Measurement | None = field(
+        default=None, metadata=ADDED
+    )  #: newest since the last report of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,122 +276,3 @@ class RotateReply:
     protocol: str
     credential: str
     old_valid_s: float = field(default=300.0)  #: the old credential still works this long
-
-
-def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: one value, one text."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode()
-
-
-def encode(message: Any) -> Any:
-    """A message as plain JSON values."""
-    if dataclasses.is_dataclass(message) and not isinstance(message, type):
-        return {f.name: encode(getattr(message, f.name)) for f in dataclasses.fields(message)}
-    if isinstance(message, tuple | list):
-        return [encode(item) for item in message]
-    if isinstance(message, dict):
-        return {key: encode(item) for key, item in message.items()}
-    return message
-
-
-def decode(kind: type[T], data: Any, path: str = "") -> T:
-    """Build `kind` from JSON values; raises BadMessage with the path of the first bad field."""
-    if not isinstance(data, dict):
-        raise BadMessage(path or "body", "an object is expected")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
-    for key in data:
-        if key not in fields:
-            raise BadMessage(_join(path, str(key) or '""'), "unknown field")
-    values: dict[str, Any] = {}
-    for name, spec in fields.items():
-        here = _join(path, name)
-        if name in data:
-            values[name] = _value(hints[name], data[name], here)
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise BadMessage(here, "missing")
-    return kind(**values)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _value(hint: Any, value: Any, path: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        [inner] = [a for a in typing.get_args(hint) if a is not type(None)]
-        return _value(inner, value, path)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise BadMessage(path, "a list is expected")
-        item = typing.get_args(hint)[0]
-        return tuple(_value(item, v, f"{path}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        return _mapping(value, path)
-    if dataclasses.is_dataclass(hint):
-        return decode(cast(Any, hint), value, path)
-    return _scalar(hint, value, path)
-
-
-def _mapping(value: Any, path: str) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise BadMessage(path, "an object is expected")
-    return {
-        _text(key, path, MAX_TEXT): _text(item, _join(path, str(key)), MAX_COMMAND)
-        for key, item in value.items()
-    }
-
-
-def _scalar(hint: Any, value: Any, path: str) -> Any:
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        try:
-            return hint(value)
-        except ValueError:
-            raise BadMessage(path, f"one of {', '.join(hint)} is expected") from None
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise BadMessage(path, "true or false is expected")
-        return value
-    if hint is int:
-        return _whole(value, path)
-    if hint is float:
-        return _number(value, path)
-    long = path.endswith(("command", "setup", "data"))
-    return _text(value, path, MAX_LOG_CHUNK * 2 if long else MAX_TEXT)
-
-
-def _whole(value: Any, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadMessage(path, "a whole number is expected")
-    if abs(value) > 2**62:
-        raise BadMessage(path, "too large")
-    return value
-
-
-def _number(value: Any, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadMessage(path, "a number is expected")
-    if isinstance(value, int) and abs(value) > 2**62:
-        raise BadMessage(path, "too large")
-    if not math.isfinite(value):
-        raise BadMessage(path, "a finite number is expected")
-    return float(value)
-
-
-def _text(value: Any, path: str, limit: int) -> str:
-    if not isinstance(value, str):
-        raise BadMessage(path, "text is expected")
-    if len(value) > limit:
-        raise BadMessage(path, f"at most {limit} characters")
-    if "\x00" in value:
-        raise BadMessage(path, "a NUL character is not allowed")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # no file and no database takes half a surrogate pair
-            raise BadMessage(path, "half a surrogate pair is not a character") from None
-    return value

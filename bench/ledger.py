@@ -90,7 +90,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         found = [_rate(run, purses, count, draw) for _ in range(asked.repeats + 1)][1:]
         figures |= _spread(wall, [rate for rate, _ in found])
         figures |= _spread(busy, [rate for _, rate in found])
-    seconds = count_of(lambda: _at_once(purses, asked.round, draw))
+    postings = _postings(purses, asked.round, draw)
+    seconds = _seconds(lambda: _at_once(postings))
     figures |= {"round_groups": asked.round, "round_seconds": round(seconds, 3)}
     _fill(purses, asked.entries, draw)
     with connection.cursor() as cursor:
@@ -123,7 +124,7 @@ def _spread(name: str, values: list[float]) -> dict[str, float]:
     }
 
 
-def count_of(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
@@ -176,7 +177,7 @@ def _rate(
     """Groups in a second, and in a second of processor time of this process and the server's."""
     postings = _postings(purses, count, draw)
     before = time.process_time() + _server_cpu_s()
-    seconds = count_of(lambda: run(postings))
+    seconds = _seconds(lambda: run(postings))
     busy = time.process_time() + _server_cpu_s() - before
     return count / seconds, count / busy
 
@@ -212,11 +213,11 @@ def _batched(postings: list[Any]) -> None:
         assert post_all(some, now=later(at)) == len(some)
 
 
-def _at_once(purses: list[tuple[Account, Account]], count: int, draw: random.Random) -> None:
+def _at_once(postings: list[Any]) -> None:
     from federation.services.ledger import post_all
     from tests.support.world import later
 
-    assert post_all(_postings(purses, count, draw), now=later(1)) == count
+    assert post_all(postings, now=later(1)) == len(postings)
 
 
 def _fill(purses: list[tuple[Account, Account]], entries: int, draw: random.Random) -> None:
@@ -225,7 +226,7 @@ def _fill(purses: list[tuple[Account, Account]], entries: int, draw: random.Rand
     missing = (entries - Entry.objects.count()) // 2
     while missing > 0:
         some = min(missing, 50_000)
-        _at_once(purses, some, draw)
+        _at_once(_postings(purses, some, draw))
         missing -= some
 
 

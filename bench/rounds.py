@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 REPEATS = 5
 #: where the seconds go: module, function, step. A step's seconds leave out the steps inside it.
 WATCHED = (
+    ("federation.services.rounds", "cells_at_gate", "read rows"),
     ("federation.services.rounds", "probes_place", "probes and last laps"),
     ("federation.services.rounds", "last_laps", "probes and last laps"),
     ("federation.services.rounds", "book_build", "book"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +73,8 @@ def rules_preview_command(
         ],
         output,
     )
+    for note in preview.notes:
+        typer.echo(note, err=True)
     typer.echo(
         f"{preview.affected} of {preview.contracts} contracts would have been settled otherwise. "
         f"Preview {preview.sha256}",
@@ -105,9 +109,10 @@ def rules_set_command(
 @rules.command("agree")
 def rules_agree(
     member: Annotated[str, typer.Argument(help="the member whose word it is")],
+    by: Annotated[str, typer.Option(help="who gave the member's word, and where it is kept")],
     venue: Venue = "main",
 ) -> None:
-    """Note that a member agrees to the rules that stand."""
+    """Note a member's written word that it agrees; a member's own token can say it too."""
     now = set_up()
     from federation import models
     from federation.services.rules import consent_give, rules_of
@@ -117,7 +122,7 @@ def rules_agree(
         consent_give,
         rules=stands,
         member=named(models.Member, member, "member"),
-        actor=ACTOR,
+        actor=f"{ACTOR} by {by}",
         now=now,
     )
     typer.echo(f"{member} agrees to version {stands.version}.")
@@ -232,14 +237,18 @@ def epochs_list(venue: Venue = "main", output: Out = Output.TABLE) -> None:
     from federation.selectors.epochs import epoch_shown, epochs_of
 
     found = [epoch_shown(epoch) for epoch in epochs_of(named(models.Venue, venue, "venue"))]
+    nobody = dict.fromkeys(("member", "owner", "market", "nucleolus", "dividend", "agreed"))
     show(
         [
             {"number": epoch["number"], "state": epoch["state"], "rounds": epoch["rounds"], **row}
             for epoch in found
-            for row in epoch["members"]
+            for row in epoch["members"] or [nobody]  # a period that was closed
         ],
         output,
     )
+    for epoch in found:
+        for why, rounds in Counter(row["why"] for row in epoch["left_out"]).items():
+            typer.echo(f"Epoch {epoch['number']} leaves {rounds} rounds out: {why}.", err=True)
 
 
 @epochs.command("post")
@@ -253,13 +262,42 @@ def epochs_post(number: int, venue: Venue = "main") -> None:
 
 
 @epochs.command("refuse")
-def epochs_refuse(number: int, why: Why, venue: Venue = "main") -> None:
+def epochs_refuse(
+    number: int,
+    why: Why,
+    skip: Annotated[bool, typer.Option("--skip", help="its rounds are not proposed again")] = False,
+    venue: Venue = "main",
+) -> None:
     """Turn a proposed dividend down."""
     now = set_up()
     from federation.services.epochs import epoch_refuse
 
-    do(epoch_refuse, epoch=_epoch(number, venue), why=why, actor=ACTOR, now=now)
-    typer.echo(f"Epoch {number} is refused.")
+    do(epoch_refuse, epoch=_epoch(number, venue), why=why, skip=skip, actor=ACTOR, now=now)
+    typer.echo(f"Epoch {number} is {'closed without a dividend' if skip else 'refused'}.")
+
+
+@epochs.command("close")
+def epochs_close(
+    why: Why,
+    until: Annotated[
+        datetime | None, typer.Option(help="last moment of the period, UTC; now when left out")
+    ] = None,
+    venue: Venue = "main",
+) -> None:
+    """Close a period without a dividend: the next epoch begins after it."""
+    now = set_up()
+    from federation import models
+    from federation.services.epochs import epoch_close
+
+    closed = do(
+        epoch_close,
+        venue=named(models.Venue, venue, "venue"),
+        until=now if until is None else until.replace(tzinfo=UTC),
+        why=why,
+        actor=ACTOR,
+        now=now,
+    )
+    typer.echo(f"Epoch {closed.number}: {closed.rounds} rounds are closed without a dividend.")
 
 
 def _epoch(number: int, venue: str) -> Any:

@@ -13,7 +13,9 @@ from broker.venue_commands import LOOK_S, Venue
 
 
 def inquire(
-    kind: Annotated[str, typer.Argument(help="shares, joining, response, misreport or conduct")],
+    kind: Annotated[
+        str, typer.Argument(help="shares, joining, leaving, response, misreport or conduct")
+    ],
     number: Annotated[int, typer.Argument(min=1, help="of the round; several end with it")],
     parameters: Annotated[
         list[str] | None,

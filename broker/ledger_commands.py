@@ -1,4 +1,4 @@
-"""`hanse ledger`: does it hold, statements, files, and money out."""
+"""`hanse ledger`: does it hold, statements, files, money in and out, credit, reversals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from broker.command_line import ACTOR, Output, do, fail, named, set_up, show
 from broker.venue_commands import Venue
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: checks, statements, files, withdrawals.")
+app = typer.Typer(no_args_is_help=True, help="The ledger: checks, files, money in and out.")
 
 
 @app.command("check")
@@ -131,18 +131,56 @@ def ledger_restore(
     typer.echo(f"{word}: {archived.groups} groups, {archived.entries} entries.")
 
 
+Amount = Annotated[str, typer.Argument(help="credits, such as 250 or 99.50")]
+TenantName = Annotated[str, typer.Option("--tenant", help="whose free funds")]
+MemberName = Annotated[str, typer.Option("--member", help="whose earnings")]
+Key = Annotated[str | None, typer.Option(help="the same key again posts nothing")]
+
+
+@app.command("deposit")
+def ledger_deposit(
+    amount: Amount,
+    tenant: TenantName = "",
+    member: MemberName = "",
+    key: Key = None,
+    venue: Venue = "main",
+) -> None:
+    """Pay a tenant's free funds, or a member's earnings, up: a member's cover its bonds."""
+    now = set_up()
+    from federation.services import funds
+
+    moved = _moved(funds.deposit, funds.member_deposit, amount, tenant, member, key, venue, now)
+    typer.echo(f"{amount} paid up." if moved else "This key was posted before.")
+
+
 @app.command("withdraw")
 def ledger_withdraw(
-    amount: Annotated[str, typer.Argument(help="credits, such as 250 or 99.50")],
-    tenant: Annotated[str, typer.Option(help="whose free funds")] = "",
-    member: Annotated[str, typer.Option(help="whose earnings")] = "",
-    key: Annotated[str | None, typer.Option(help="the same key again posts nothing")] = None,
+    amount: Amount,
+    tenant: TenantName = "",
+    member: MemberName = "",
+    key: Key = None,
     venue: Venue = "main",
 ) -> None:
     """Pay a tenant's free funds, or a member's earnings, out."""
     now = set_up()
-    from federation import models
     from federation.services import funds
+
+    moved = _moved(funds.withdraw, funds.member_withdraw, amount, tenant, member, key, venue, now)
+    typer.echo(f"{amount} paid out." if moved else "This key was posted before.")
+
+
+def _moved(
+    for_tenant: Any,
+    for_member: Any,
+    amount: str,
+    tenant: str,
+    member: str,
+    key: str | None,
+    venue: str,
+    now: datetime,
+) -> bool:
+    """Whether one of two services posted, for a tenant or for a member."""
+    from federation import models
 
     if bool(tenant) == bool(member):
         fail("Name a tenant or a member, one of the two.", "bad_parameter")
@@ -154,10 +192,49 @@ def ledger_withdraw(
         "now": now,
     }
     if tenant:
-        posted = do(funds.withdraw, tenant=named(models.Tenant, tenant, "tenant"), **asked)
-    else:
-        posted = do(funds.member_withdraw, member=named(models.Member, member, "member"), **asked)
-    typer.echo(f"{amount} paid out." if posted else "This key was posted before.")
+        return bool(do(for_tenant, tenant=named(models.Tenant, tenant, "tenant"), **asked))
+    return bool(do(for_member, member=named(models.Member, member, "member"), **asked))
+
+
+@app.command("credit")
+def ledger_credit(
+    member: str,
+    amount: Annotated[
+        str, typer.Argument(help="credits, such as 250; default; left out, nothing is set")
+    ] = "",
+    venue: Venue = "main",
+) -> None:
+    """Set, or show, how far a member's earnings may go below zero for its bonds."""
+    now = set_up()
+    from federation import models
+    from federation.money import as_text
+    from federation.services.ledger import credit_limit
+    from federation.services.members import member_credit_set
+
+    row = named(models.Member, member, "member")
+    if amount:
+        micro = None if amount == "default" else _micro(amount)
+        row = do(member_credit_set, member=row, credit_micro=micro, actor=ACTOR, now=now)
+    limit = as_text(credit_limit(row, named(models.Venue, venue, "venue")))
+    source = "by the venue's rules" if row.credit_micro is None else "its own"
+    typer.echo(f"{member} may go {limit} below zero for its bonds ({source}).")
+
+
+@app.command("reverse")
+def ledger_reverse(
+    key: Annotated[str, typer.Argument(help="of the group, as a statement shows it")],
+    why: Annotated[str, typer.Option(help="it stands in the ledger and in the audit log")],
+) -> None:
+    """Take a deposit, an issue, a withdrawal, a transfer, a dividend or a decay back."""
+    now = set_up()
+    from federation.models import EntryGroup
+    from federation.services.ledger import reverse
+
+    group = EntryGroup.objects.filter(key=key).first()
+    if group is None:
+        fail(f"There is no group with the key {key}.", "not_found")
+    posted = do(reverse, group=group, key=f"reversal:{group.pk}", memo=why, actor=ACTOR, now=now)
+    typer.echo(f"{key} is taken back." if posted else f"{key} was taken back before.")
 
 
 def _micro(amount: str) -> int:

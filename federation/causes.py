@@ -65,6 +65,12 @@ def ended_by(end: End) -> Cause:
     return ENDED_BY.get(end.end_reason, Cause.MARKET)
 
 
+def kept_for_nothing(end: End) -> bool:
+    """True when its tenant cancelled before anything ran: the GPUs were kept for it."""
+    asked = end.asked_back_at is not None and end.superseded_at is None
+    return asked and not end.started and ended_by(end) is Cause.TENANT
+
+
 def verdict(end: End, accepted: int, allowance: timedelta) -> Verdict:
     """Judge a contract of which `accepted` samples count; `allowance` is that for a start.
 

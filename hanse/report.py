@@ -17,10 +17,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import SupportsFloat, SupportsIndex
+from typing import SupportsFloat, SupportsIndex, cast
 
 LINE_BYTES = 4096  # longest line: a page, far below what any file system splits
 _RESERVED = frozenset({"samples", "t", "step_time_s", "loss"})
+_COUNTS = {"accumulation": 0, "replicas": 1, "nodes": 1, "memory_peak_bytes": 0}  # and the least
+_NUMBERS = ("sync_time_s", "local_batch", "grad_sqr", "grad_var")  # finite and not negative
+_GPU_CHARACTERS = 200
 
 
 class _Memory:
@@ -43,6 +46,13 @@ def report(
     `samples` is cumulative over this attempt, not over the job. `step_time_s` is wall seconds per
     optimiser step. With `min_interval_s` a call sooner after the last line is left out: call it
     once without for the final count. Outside a Hanse job (no HANSE_PROGRESS) nothing happens.
+
+    Speed forecasts also read these of `extra`, each checked, None meaning unknown:
+    `sync_time_s` (seconds of a step spent waiting for other replicas), `local_batch` (samples of
+    one replica in one pass), `accumulation` (passes of a step before its last), `replicas` (GPUs),
+    `nodes`, `gpu` (its kind), `memory_peak_bytes` (of one GPU), `grad_sqr` (squared norm of the
+    gradient) and `grad_var` (variance of the gradient of one whole step).
+    Raises ValueError for a number that cannot be one of these.
     """
     path = os.environ.get("HANSE_PROGRESS")
     if not path:
@@ -102,22 +112,40 @@ def _line(
         fields["step_time_s"] = _finite("step_time_s", step_time_s, least=0.0)
     if loss is not None:
         fields["loss"] = _finite("loss", loss)
-    text = json.dumps(fields | extra, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(fields | _measured(extra), allow_nan=False, separators=(",", ":"))
     line = text.encode() + b"\n"
     if len(line) > LINE_BYTES:
         raise ValueError(f"a progress line has at most {LINE_BYTES} bytes, got {len(line)}")
     return line
 
 
-def _whole(samples: SupportsIndex | float) -> int:
+def _measured(extra: dict[str, object]) -> dict[str, object]:
+    """The extras with those that forecasts read checked, and without what is unknown."""
+    known = dict(extra)
+    for name in (*_COUNTS, *_NUMBERS, "gpu"):
+        if name in known and known[name] is None:
+            del known[name]
+    for name in _COUNTS.keys() & known.keys():
+        known[name] = _whole(cast(SupportsIndex, known[name]), name, least=_COUNTS[name])
+    for name in known.keys() & _NUMBERS:
+        known[name] = _finite(name, cast(SupportsFloat, known[name]), least=0.0)
+    kind = known.get("gpu", "")
+    if not isinstance(kind, str) or len(kind) > _GPU_CHARACTERS:
+        raise ValueError(
+            f"gpu must be a text of at most {_GPU_CHARACTERS} characters, got {kind!r}"
+        )
+    return known
+
+
+def _whole(value: SupportsIndex | float, name: str = "samples", *, least: int = 0) -> int:
     """A count as an integer; frameworks hand over 0-d arrays and sums that became floats."""
-    if isinstance(samples, float):
-        if not samples.is_integer():  # NaN and infinity are not integers either
-            raise ValueError(f"samples must be a whole number, got {samples}")
-        samples = int(samples)
-    count = operator.index(samples)
-    if count < 0:
-        raise ValueError(f"samples must not be negative, got {count}")
+    if isinstance(value, float):
+        if not value.is_integer():  # NaN and infinity are not integers either
+            raise ValueError(f"{name} must be a whole number, got {value}")
+        value = int(value)
+    count = operator.index(value)
+    if count < least:
+        raise ValueError(f"{name} must not be below {least}, got {count}")
     return count
 
 

@@ -1,8 +1,10 @@
 """Progress lines of a job, read as they grow: how far it is and how fast.
 
 A line is a JSON object with `samples` (cumulative in this attempt) and optionally `t` (seconds of
-CLOCK_MONOTONIC), `step_time_s` and `loss`. Jobs write what they like, so nothing here can fail: a
-bad line is counted and skipped, a partial one waits for its end, samples never go back.
+CLOCK_MONOTONIC), `step_time_s` and `loss`. One that has `local_batch` as well measures its steps
+and may say more (the protocol's `Measurement`): that is passed on, not judged. Jobs write what they
+like, so nothing here can fail: a bad line is counted and skipped, a partial one waits for its end,
+samples never go back.
 """
 
 from __future__ import annotations
@@ -12,9 +14,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agents.protocol import MAX_TEXT, Measurement
+
 MAX_READ = 256 * 1024  #: bytes in one look; also the longest line that is understood
 MAX_SAMPLES = 2**53 - 1  #: exact as a float; the broker takes no more
 MAX_RATE = 1e12  #: samples/s that nothing trains
+MAX_KIND = 200  #: characters of a GPU's name
+NUMBERS = ("step_time_s", "local_batch", "sync_time_s", "grad_sqr", "grad_var")
+COUNTS = ("replicas", "nodes", "accumulation", "memory_peak_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Meter:
     last_t: float | None = None
     step_time_s: float | None = None
     loss: float | None = None
+    measurement: Measurement | None = None  #: of the newest line that measured
 
     @property
     def samples_per_s(self) -> float | None:
@@ -74,7 +82,43 @@ class Meter:
             last_t=t,
             step_time_s=self.step_time_s if step is None or step < 0 else step,
             loss=self.loss if loss is None else loss,
+            measurement=_measurement(value, self.lines + 1) or self.measurement,
         )
+
+
+def _measurement(value: dict[str, Any], line: int) -> Measurement | None:
+    """What a line says of its steps; a value that is no number is told as a problem."""
+    if value.get("local_batch") is None:
+        return None
+    found: dict[str, Any] = {}
+    problems = []
+    for name in (*NUMBERS, *COUNTS):
+        given = value.get(name)
+        number = _number(given)
+        if name in COUNTS and number is not None and not _is_count(number):
+            number = None
+        if given is not None and number is None:
+            kind = "whole" if name in COUNTS else "finite"
+            problems.append(f"{name} is {_told(given)}: a {kind} number is expected")
+        found[name] = int(number) if name in COUNTS and number is not None else number
+    gpu = value.get("gpu")
+    if gpu is not None and (not isinstance(gpu, str) or not _is_kind(gpu)):
+        problems.append("gpu is not the name of a kind")
+        gpu = None
+    return Measurement(line, **found, gpu=gpu or "", problem="; ".join(problems)[:MAX_TEXT])
+
+
+def _told(given: Any) -> str:
+    plain = isinstance(given, str | int | float)
+    return repr(str(given)[:40]) if plain else f"a {type(given).__name__}"
+
+
+def _is_count(number: float) -> bool:
+    return number.is_integer() and abs(number) <= MAX_SAMPLES
+
+
+def _is_kind(text: str) -> bool:
+    return len(text) <= MAX_KIND and text.isprintable()
 
 
 def _number(value: Any) -> float | None:

@@ -34,21 +34,32 @@ class EpochIn(StrictSerializer):
 
 class RefusalIn(StrictSerializer):
     why = Text(max_length=300)
+    skip = serializers.BooleanField(
+        default=False, help_text="close the period too: its rounds are not proposed again"
+    )
 
 
 class SharePaidOut(serializers.Serializer[Any]):
     """A member's part of an epoch, credits as decimal text."""
 
     member = serializers.CharField()
-    market = serializers.CharField(help_text="what the rounds paid it, transfers included")
-    nucleolus = serializers.CharField()
+    owner = serializers.CharField(help_text="who is behind it; one player with all its members")
+    market = serializers.CharField(
+        help_text="what its owner has of what was delivered and paid, transfers included"
+    )
+    nucleolus = serializers.CharField(help_text="its owner's share of the same by the nucleolus")
     dividend = serializers.CharField(help_text="+ = it receives")
     agreed = serializers.BooleanField(help_text="to the rules that the dividend follows")
 
 
+class RoundLeftOut(serializers.Serializer[Any]):
+    round = serializers.IntegerField()
+    why = serializers.CharField()
+
+
 class EpochOut(serializers.Serializer[Any]):
     number = serializers.IntegerField()
-    state = serializers.CharField()
+    state = serializers.CharField(help_text="PROPOSED, POSTED, REFUSED or CLOSED")
     starts_at = serializers.DateTimeField()
     ends_at = serializers.DateTimeField()
     rounds = serializers.IntegerField()
@@ -56,6 +67,7 @@ class EpochOut(serializers.Serializer[Any]):
     alpha = serializers.FloatField()
     sha256 = serializers.CharField()
     why = serializers.CharField(allow_blank=True)
+    left_out = RoundLeftOut(many=True, help_text="rounds of its time without a dividend")
     members = SharePaidOut(many=True)
     document = serializers.JSONField(help_text="hanse.shares/1 of the epoch")
 
@@ -131,13 +143,14 @@ class EpochViewSet(viewsets.GenericViewSet[Epoch]):
     )
     @action(detail=True, methods=["post"])
     def refuse(self, request: Request, number: int) -> Response:
-        """Turn a proposed dividend down."""
+        """Turn a proposed dividend down; with `skip`, its rounds are not proposed again."""
         operator(request)
         body = RefusalIn(data=request.data)
         body.is_valid(raise_exception=True)
         epoch = epoch_refuse(
             epoch=self.get_object(),
             why=body.validated_data["why"],
+            skip=body.validated_data["skip"],
             actor=actor(request),
             now=timezone.now(),
         )

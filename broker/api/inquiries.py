@@ -36,7 +36,7 @@ class InquiryIn(StrictSerializer):
     parameters = serializers.DictField(
         child=serializers.JSONField(),
         required=False,
-        help_text="by kind: alpha; site, alpha, rounds, draws; sweeps; site; none",
+        help_text="of the kind: site, alpha, joining_cost, rounds, draws, sweeps",
     )
 
 

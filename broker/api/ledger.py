@@ -1,4 +1,4 @@
-"""The ledger over HTTP: does it hold, statements, files, money out."""
+"""The ledger over HTTP: does it hold, statements, files, money in and out, credit, reversals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from broker.api.serializers import Credits, StrictSerializer, Text, plain_name
 from broker.api.shapes import answers
 from broker.api.views import main_venue
 from federation.errors import BadInput, FieldProblem, NotAllowed, NotFound
-from federation.models import ChainHead, Member, Tenant, User
-from federation.money import to_micro
+from federation.models import ChainHead, EntryGroup, Member, Tenant, User
+from federation.money import as_text, to_micro
 from federation.selectors.accounts import trial_balance
 from federation.selectors.exports import ledger_csv, ledger_json
 from federation.selectors.statements import month_statement, statement_document
 from federation.services import funds
+from federation.services.ledger import reverse
+from federation.services.members import member_credit_set
 
 MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])\Z")
 FORMS = {"csv": (ledger_csv, "text/csv"), "json": (ledger_json, "application/json")}
@@ -84,7 +86,7 @@ class StatementOut(serializers.Serializer[Any]):
     lines = LineOut(many=True)
 
 
-class WithdrawalIn(StrictSerializer):
+class MoneyIn(StrictSerializer):
     """Whose money, and how much. One of `tenant` and `member`."""
 
     tenant = Text(required=False, validators=[plain_name])
@@ -93,9 +95,27 @@ class WithdrawalIn(StrictSerializer):
     key = Text(required=False, max_length=120, help_text="the same key again posts nothing")
 
 
-class WithdrawalOut(serializers.Serializer[Any]):
+class PostedOut(serializers.Serializer[Any]):
     posted = serializers.BooleanField(help_text="false: this key was posted before")
     key = serializers.CharField()
+
+
+class CreditIn(StrictSerializer):
+    """How far a member's earnings may go below zero for its bonds."""
+
+    amount = Credits(least="0", allow_null=True, help_text="null: as the venue's rules say")
+
+
+class CreditOut(serializers.Serializer[Any]):
+    member = serializers.CharField()
+    amount = serializers.CharField(allow_null=True, help_text="credits as decimal text")
+
+
+class ReversalIn(StrictSerializer):
+    """The key of the group to take back, as statements show it, and why."""
+
+    key = Text(max_length=200)
+    why = Text(max_length=300)
 
 
 class LedgerView(APIView):
@@ -170,35 +190,112 @@ class Statements(APIView):
         return Response(statement_document(found))
 
 
+MONEY_REFUSALS = (400, 403, 404, 409, 413, 415, 422)
+
+
+class Deposits(APIView):
+    """Money in."""
+
+    @extend_schema(
+        operation_id="deposits_post",
+        request=MoneyIn,
+        responses=answers({201: PostedOut}, *MONEY_REFUSALS),
+    )
+    def post(self, request: Request) -> Response:
+        """Pay a tenant's free funds, or a member's earnings, up. Operators only."""
+        return _money(request, funds.deposit, funds.member_deposit)
+
+
 class Withdrawals(APIView):
     """Money out."""
 
     @extend_schema(
         operation_id="withdrawals_post",
-        request=WithdrawalIn,
-        responses=answers({201: WithdrawalOut}, 400, 403, 404, 409, 413, 415, 422),
+        request=MoneyIn,
+        responses=answers({201: PostedOut}, *MONEY_REFUSALS),
     )
     def post(self, request: Request) -> Response:
         """Pay a tenant's free funds, or a member's earnings, out. Operators only."""
+        return _money(request, funds.withdraw, funds.member_withdraw)
+
+
+class MemberCredit(APIView):
+    """A member's credit: cover for its bonds without a deposit."""
+
+    @extend_schema(
+        operation_id="members_credit",
+        request=CreditIn,
+        responses=answers({200: CreditOut}, *MONEY_REFUSALS),
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Set how far its earnings may go below zero for its bonds. Operators only."""
         operator(request)
-        body = WithdrawalIn(data=request.data)
+        body = CreditIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        amount = body.validated_data["amount"]
+        member = member_credit_set(
+            member=_named(Member, name),
+            credit_micro=None if amount is None else to_micro(amount),
+            actor=actor(request),
+            now=timezone.now(),
+        )
+        micro = member.credit_micro
+        shown = None if micro is None else as_text(micro)
+        return Response({"member": member.name, "amount": shown})
+
+
+class Reversals(APIView):
+    """Groups taken back by their opposite."""
+
+    @extend_schema(
+        operation_id="reversals_post",
+        request=ReversalIn,
+        responses=answers({201: PostedOut}, *MONEY_REFUSALS),
+    )
+    def post(self, request: Request) -> Response:
+        """Take a deposit, issue, withdrawal, transfer, dividend or decay back. Operators only.
+
+        What a contract reckons with is not taken back: that is what disputes are for.
+        """
+        operator(request)
+        body = ReversalIn(data=request.data)
         body.is_valid(raise_exception=True)
         asked = body.validated_data
-        if ("tenant" in asked) == ("member" in asked):
-            raise BadInput(FieldProblem("tenant", "name a tenant or a member, one of the two"))
-        key = asked.get("key") or uuid.uuid4().hex
-        common: dict[str, Any] = {
-            "venue": main_venue(),
-            "amount_micro": to_micro(asked["amount"]),
-            "key": key,
-            "actor": actor(request),
-            "now": timezone.now(),
-        }
-        if "tenant" in asked:
-            posted = funds.withdraw(tenant=_named(Tenant, asked["tenant"]), **common)
-        else:
-            posted = funds.member_withdraw(member=_named(Member, asked["member"]), **common)
-        return Response({"posted": posted, "key": key}, status=status.HTTP_201_CREATED)
+        group = EntryGroup.objects.filter(key=asked["key"]).first()
+        if group is None:
+            raise NotFound("There is no group with this key.")
+        posted = reverse(
+            group=group,
+            key=f"reversal:{group.pk}",
+            memo=asked["why"],
+            actor=actor(request),
+            now=timezone.now(),
+        )
+        answer = {"posted": posted, "key": f"reversal:{group.pk}"}
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+
+def _money(request: Request, for_tenant: Any, for_member: Any) -> Response:
+    """Move money by one of two services, for a tenant or for a member."""
+    operator(request)
+    body = MoneyIn(data=request.data)
+    body.is_valid(raise_exception=True)
+    asked = body.validated_data
+    if ("tenant" in asked) == ("member" in asked):
+        raise BadInput(FieldProblem("tenant", "name a tenant or a member, one of the two"))
+    key = asked.get("key") or uuid.uuid4().hex
+    common: dict[str, Any] = {
+        "venue": main_venue(),
+        "amount_micro": to_micro(asked["amount"]),
+        "key": key,
+        "actor": actor(request),
+        "now": timezone.now(),
+    }
+    if "tenant" in asked:
+        posted = for_tenant(tenant=_named(Tenant, asked["tenant"]), **common)
+    else:
+        posted = for_member(member=_named(Member, asked["member"]), **common)
+    return Response({"posted": posted, "key": key}, status=status.HTTP_201_CREATED)
 
 
 def _named(model: Any, name: str) -> Any:

@@ -77,6 +77,9 @@ class PreviewOut(serializers.Serializer[Any]):
     bonds_before = serializers.CharField()
     bonds_after = serializers.CharField()
     effects = EffectOut(many=True)
+    notes = serializers.ListField(
+        child=serializers.CharField(), help_text="of changes that move no contract's money"
+    )
     preview_sha256 = serializers.CharField()
 
 
@@ -177,5 +180,6 @@ def _previewed(preview: Preview) -> dict[str, Any]:
             }
             for row in preview.effects
         ],
+        "notes": list(preview.notes),
         "preview_sha256": preview.sha256,
     }

@@ -87,8 +87,8 @@ class Seconds(serializers.FloatField):
 class Credits(serializers.DecimalField):
     """Money: decimal text (numbers are accepted too), at most six decimals."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(max_digits=16, decimal_places=6, min_value=Decimal("0.000001"), **options)
+    def __init__(self, *, least: str = "0.000001", **options: Any) -> None:
+        super().__init__(max_digits=16, decimal_places=6, min_value=Decimal(least), **options)
 
     def to_internal_value(self, data: Any) -> Decimal:
         if isinstance(data, bool) or not isinstance(data, str | int | float):

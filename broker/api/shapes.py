@@ -62,9 +62,20 @@ class AffinityOut(serializers.Serializer[Any]):
     gpus = serializers.IntegerField()
     declared = serializers.FloatField(allow_null=True)
     measured = serializers.FloatField(allow_null=True)
-    believed = serializers.FloatField(help_text="what rounds reckon with")
-    source = serializers.CharField()  # type: ignore[assignment] # shadows a name, too
-    reports = serializers.IntegerField(help_text="measured leases behind it")
+    believed = serializers.FloatField(
+        help_text="what rounds reckon with; extrapolated, what a model says, and no round does"
+    )
+    low = serializers.FloatField(allow_null=True, help_text="it lies between these with 90 %;")
+    high = serializers.FloatField(allow_null=True, help_text="null: nothing was measured")
+    source = serializers.CharField(  # type: ignore[assignment] # shadows a name, too
+        help_text="declared, probed, measured, blended, claim_unconfirmed, forecast or extrapolated"
+    )
+    reports = serializers.IntegerField(
+        help_text="measured leases behind it; of a forecast, measured steps"
+    )
+    measured_at = serializers.DateTimeField(
+        allow_null=True, help_text="when it was last measured, or the model fitted"
+    )
 
 
 class OfferOut(serializers.Serializer[Any]):

@@ -107,6 +107,18 @@ _look_only(
     list_filter=["subject"],
     search_fields=["subject_id", "actor"],
 )
+_look_only(
+    models.QuarantinedSample,
+    list_display=["lease", "seq", "code", "why", "received_at"],
+    list_filter=["code"],
+    list_select_related=["lease"],
+)
+_look_only(
+    models.StoredModel,
+    list_display=["pool", "job_class", "version", "samples", "waiting", "fitted_at", "why"],
+    list_select_related=["pool__site", "job_class"],
+    exclude=["body"],
+)
 
 
 class TellsItsStory(ModelAdmin):

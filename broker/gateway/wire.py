@@ -15,6 +15,7 @@ from federation.services.leases import Ending, log_cap_bytes
 from federation.services.offers import MAX_SPEED, AffinityLine, OfferDraft, PoolLine
 from federation.services.orders import LeaseWanted, Orders
 from federation.services.reports import LogPiece, Measured, ReportIn
+from federation.services.sample_checks import SampleIn
 from federation.services.syncs import AttemptSeen, Hello
 
 MAX_BOOT = 64
@@ -91,8 +92,9 @@ def _report(report: wire.Report, path: str) -> ReportIn:
     time_of(report.at, f"{path}.at")
     body: dict[str, Any] = wire.encode(report)
     body.pop("log", None)
+    lease_id = uuid_of(report.attempt, f"{path}.attempt")
     return ReportIn(
-        lease_id=uuid_of(report.attempt, f"{path}.attempt"),
+        lease_id=lease_id,
         seq=report.seq,
         kind=report.kind.value,
         contract_id=uuid_of(report.contract, f"{path}.contract") if report.contract else None,
@@ -100,6 +102,31 @@ def _report(report: wire.Report, path: str) -> ReportIn:
         log=_log(report.log, f"{path}.log") if report.log else None,
         ending=_ending(report.end, f"{path}.end") if report.end else None,
         body=body,
+        sample=_sample(lease_id, report.seq, report.progress) if report.progress else None,
+    )
+
+
+def _sample(lease_id: UUID, seq: int, progress: wire.Progress) -> SampleIn | None:
+    """As it came: what is wrong with it costs no report, see `services.sample_checks`."""
+    told = progress.measurement
+    if told is None:
+        return None
+    return SampleIn(
+        lease_id=lease_id,
+        seq=seq,
+        line=told.line,
+        lines=progress.lines,
+        step_s=told.step_time_s,
+        local_batch=told.local_batch,
+        replicas=told.replicas,
+        nodes=told.nodes,
+        accumulation=told.accumulation,
+        sync_s=told.sync_time_s,
+        gpu=told.gpu,
+        grad_sqr=told.grad_sqr,
+        grad_var=told.grad_var,
+        memory_peak=told.memory_peak_bytes,
+        problem=told.problem,
     )
 
 

@@ -76,6 +76,8 @@ def _answer(solver: Solver, claim: StudyClaim, crew: Crew | None) -> dict[str, A
         last = round_id == claim.round_id
         inputs["book" if last else f"book-{at}"] = round.book
         inputs["clearing" if last else f"clearing-{at}"] = round.clearing
+    if claim.payload is not None:
+        inputs["frozen"] = claim.payload
     return solver.ask(
         claim.kind,
         inputs=inputs,

@@ -14,6 +14,7 @@ from economics.incentives import conduct
 from economics.incentives.best_response import best_response
 from economics.incentives.documents import document
 from economics.incentives.join import questions, report
+from economics.incentives.leave import leave
 from economics.incentives.misreport import misreport
 from economics.incentives.sampling import Plan
 from economics.incentives.study import Outcome, studied
@@ -53,6 +54,13 @@ def answers(body: bytes, shelf: Path) -> bytes:
     made = json.loads(gzip.decompress((shelf / Path(asked["plan"]).name).read_bytes()))
     known = questions(_plan(made), made["site"])
     return json.dumps([known[number].answer().row() for number in asked["questions"]]).encode()
+
+
+def leaving(errand: Errand) -> dict[str, Any]:
+    """What changes when a member leaves, for each of them."""
+    books, _ = documents(errand)
+    asked = errand.parameters
+    return document(leave(books, seed=asked["seed"], draws=asked["draws"]))
 
 
 def response(errand: Errand) -> dict[str, Any]:

@@ -11,22 +11,26 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from broker.solving.errand import Errand
-from economics.book import read_book
+from economics.book import document_sha256, read_book
+from economics.rounds import WELFARE
 from economics.sharing.epochs import epoch_shares
 from economics.sharing.game import Game, batches, game_of, values_of
 from economics.sharing.objections import LISTED
 from economics.sharing.served import epoch_game
+from economics.sharing.settled import Settled, Settlement
 from economics.sharing.shares import shares
 
 COALITIONS = "coalitions"  #: name of the part
 MOST_PARTS = 32
 FEW = 64  #: coalitions that are not worth handing out
-#: books of a game's rounds; with the clearings beside them when only what was served counts
-Source = dict[str, list[dict[str, Any]]]
+#: `books` of a game's rounds; with `clearings`, what was `settled` of each, and `owners` beside
+#: them when only what was served counts
+Source = Mapping[str, Any]
 
 
 def shared(errand: Errand) -> dict[str, Any]:
@@ -36,10 +40,43 @@ def shared(errand: Errand) -> dict[str, Any]:
         book = errand.document("book")
         game = spread_game({"books": [book]}, errand)
         return shares(read_book(book), alpha=alpha, game=game)
-    books, clearings = documents(errand)
-    game = spread_game({"books": books, "clearings": clearings}, errand)
-    rounds = list(zip(map(read_book, books), clearings, strict=True))
-    return epoch_shares(rounds, game, alpha=alpha, cap=float(errand.parameters["cap"]))
+    return _epoch(errand, alpha)
+
+
+def _epoch(errand: Errand, alpha: float) -> dict[str, Any]:
+    """The dividend of an epoch. Rounds of another policy than surplus are left out and named."""
+    frozen, (books, clearings) = errand.document("frozen"), documents(errand)
+    policies = [read_book(book).rules.policy for book in books]
+    kept = [at for at, policy in enumerate(policies) if policy == WELFARE]
+    source = {
+        "books": [books[at] for at in kept],
+        "clearings": [clearings[at] for at in kept],
+        "settled": [frozen["settled"][at] for at in kept],
+        "owners": frozen["owners"],
+    }
+    numbers = frozen["numbers"]
+    left_out = [
+        {"round": numbers[at], "why": f"its policy was {policy}, not {WELFARE}"}
+        for at, policy in enumerate(policies)
+        if policy != WELFARE
+    ]
+    return {
+        **epoch_shares(
+            list(zip(map(read_book, source["books"]), source["clearings"], strict=True)),
+            spread_game(source, errand),
+            alpha=alpha,
+            cap=float(errand.parameters["cap"]),
+            settled=_settlements(source),
+            owners=source["owners"],
+        ),
+        "numbers": [numbers[at] for at in kept],
+        "settled_sha256": document_sha256({"settled": source["settled"]}),
+        "left_out": sorted([*frozen["left_out"], *left_out], key=itemgetter("round")),
+    }
+
+
+def _settlements(source: Source) -> list[Settlement]:
+    return [{job: Settled(*row) for job, row in rows.items()} for rows in source["settled"]]
 
 
 def documents(errand: Errand) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -79,7 +116,8 @@ def coalitions(body: bytes, shelf: Path) -> bytes:
 def _game(source: Source) -> Game:
     books = [read_book(book) for book in source["books"]]
     if "clearings" in source:
-        return epoch_game(list(zip(books, source["clearings"], strict=True)))
+        rounds = list(zip(books, source["clearings"], strict=True))
+        return epoch_game(rounds, settled=_settlements(source), owners=source["owners"])
     return game_of(books[0])
 
 

@@ -7,7 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 from broker.solving.errand import Errand, PartWork, Work
-from broker.solving.incentives import ANSWERS, answers, joining, lies, market_power, response
+from broker.solving.incentives import (
+    ANSWERS,
+    answers,
+    joining,
+    leaving,
+    lies,
+    market_power,
+    response,
+)
 from broker.solving.regions import FRINGE, REGION, fringe, region
 from broker.solving.sharing import COALITIONS, coalitions, shared
 from economics import counterfactual
@@ -51,6 +59,7 @@ WORKS: Mapping[str, Work] = {
     "quote": quote,
     "shares": shared,
     "joining": joining,
+    "leaving": leaving,
     "response": response,
     "misreport": lies,
     "conduct": market_power,

@@ -1,1 +1,1 @@
-"""How fast a job class runs where. Pure: numpy, scipy and the standard library, no Django."""
+"""How fast a job class runs where. Pure: numpy, scipy, threadpoolctl and the standard library."""

@@ -11,6 +11,12 @@ from federation.models.records import Alarm, SiteRecord
 from federation.models.reports import LogChunk, Report
 from federation.models.rounds import PoolPrice, Round, RoundOffer, Snapshot
 from federation.models.rules import Consent, Epoch, Rules
+from federation.models.samples import (
+    ForecastAffinity,
+    QuarantinedSample,
+    StoredModel,
+    ThroughputSample,
+)
 from federation.models.sites import AgentCredential, JoinToken, Pool, Site
 from federation.models.studies import Study
 from federation.models.venues import Venue
@@ -30,6 +36,7 @@ __all__ = [
     "Epoch",
     "Event",
     "Evidence",
+    "ForecastAffinity",
     "IdempotencyKey",
     "Job",
     "JobClass",
@@ -45,6 +52,7 @@ __all__ = [
     "Pool",
     "PoolPrice",
     "Pulse",
+    "QuarantinedSample",
     "Report",
     "Round",
     "RoundOffer",
@@ -52,8 +60,10 @@ __all__ = [
     "Site",
     "SiteRecord",
     "Snapshot",
+    "StoredModel",
     "Study",
     "Tenant",
+    "ThroughputSample",
     "User",
     "Venue",
 ]

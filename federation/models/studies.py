@@ -21,6 +21,7 @@ class Study(Identified):
         FILE = "file", "what such parts share"
         SHARES = "shares", "who gets what, under every rule"
         JOINING = "joining", "what a site brings and gains"
+        LEAVING = "leaving", "what changes when a member leaves"
         RESPONSE = "response", "what sites would do next"
         MISREPORT = "misreport", "what a lie would bring"
         CONDUCT = "conduct", "market power and price caps"

@@ -79,8 +79,8 @@ def balance_micro(kind: str, tenant: Tenant, venue: Venue) -> int:
 def at_stake_micro(purse: Account, now: datetime) -> int:
     """What decisions about contracts that are not final may still take from a purse.
 
-    Of a tenant's free funds: refunds and penalties that it got. Of a member's earnings: what its
-    sites were paid, and bonds that were given back.
+    Of a tenant's free funds: refunds and penalties that it got, less what disputes hold of them in
+    escrow. Of a member's earnings: what its sites were paid, and bonds that were given back.
     """
     open_to_objection = Q(state=ContractState.DISPUTED) | Q(
         state=ContractState.SETTLED, final_at__gt=now
@@ -92,10 +92,16 @@ def at_stake_micro(purse: Account, now: datetime) -> int:
     if purse.tenant_id is not None:
         rows = rows.filter(lease__job__tenant=purse.tenant_id)
         given = F("refunded_micro") + penalty
+        frozen = Entry.objects.filter(
+            group__contract__in=rows,
+            group__kind__in=[Kind.EARNEST, Kind.RELEASE],
+            account__kind=Account.Kind.TENANT_ESCROW,
+        ).aggregate(total=Coalesce(Sum("amount_micro"), 0))["total"]
     else:
         rows = rows.filter(lease__site__member=purse.member_id)
         given = F("paid_micro") + F("bond_micro") - penalty
-    return int(rows.aggregate(total=Coalesce(Sum(given), 0))["total"])
+        frozen = 0
+    return int(rows.aggregate(total=Coalesce(Sum(given), 0))["total"]) - int(frozen)
 
 
 def trial_balance() -> TrialBalance:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 
-from federation.affinity.belief import Belief, observed, planned
+from federation.affinity.belief import Belief
 from federation.affinity.believed import Believed
 from federation.machines.offer import OfferState
 from federation.machines.site import SiteState
-from federation.models import Alarm, MeasuredAffinity, Offer, OfferAffinity, Pool, Venue
+from federation.models import (
+    Alarm,
+    ForecastAffinity,
+    JobClass,
+    MeasuredAffinity,
+    Offer,
+    OfferAffinity,
+    OfferPool,
+    Pool,
+    Venue,
+)
+from federation.selectors.cell_codes import Axes, CodeIndex, ranked
+from federation.selectors.cell_codes import Cell as Cell
+from federation.selectors.columns import columns_read
+from federation.selectors.matrix import EXTRAPOLATED, Foreseen, Shown, Stated
+from federation.selectors.matrix import Matrix as Matrix
 
-Cell = tuple[UUID, UUID, int]  #: pool, job class, GPUs
+CELL = ("pool_id", "job_class_id", "gpus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,46 +58,56 @@ def current_offers(venue: Venue, now: datetime) -> QuerySet[Offer]:
     )
 
 
-def believed_cells(offers: Iterable[Offer]) -> dict[Cell, Believed]:
-    """Every cell that the offers state or that was measured at their pools."""
+def believed_cells(offers: Iterable[Offer]) -> Matrix:
+    """Every cell that the offers state, that was measured at their pools, or that a model says.
+
+    A handful of statements, whatever the number of cells or of samples behind them.
+    """
     ids = [offer.pk for offer in offers]
-    declared: dict[Cell, tuple[float, str]] = {
-        (pool, job_class, gpus): (speed, source)
-        for pool, job_class, gpus, speed, source in OfferAffinity.objects.filter(
-            offer_id__in=ids
-        ).values_list("pool_id", "job_class_id", "gpus", "samples_per_s", "source")
-    }
-    measured = _measured(ids)
-    contracts = dict(
-        Pool.objects.filter(site__offers__in=ids).values_list("pk", "site__record__contracts")
+    pools = Pool.objects.filter(site__offers__in=ids).order_by("pk")
+    contracts = dict(pools.values_list("pk", "site__record__contracts"))
+    classes = JobClass.objects.order_by("pk").values_list("pk", flat=True)
+    axes = Axes(tuple(contracts), tuple(classes))
+    index, own = CodeIndex(axes), list(contracts)
+    return Matrix(
+        axes=axes,
+        stated=_stated(ids, index),
+        shown=_shown(own, index),
+        foreseen=_foreseen(own, index),
+        contracts={pool: many or 0 for pool, many in contracts.items()},
+        waiting=_waiting_claims(ids),
     )
-    waiting = _waiting_claims(ids)
-    cells: dict[Cell, Believed] = {}
-    for cell in declared.keys() | measured.keys():
-        stated = cell if cell in declared else (cell[0], cell[1], 1)
-        speed, source = declared.get(cell) or _scaled(declared, cell)
-        belief, measured_at = measured.get(cell, (None, None))
-        believed = planned(
-            declared=speed,
-            belief=belief,
-            contracts=contracts.get(cell[0]) or 0,
-            source=source,
-            unconfirmed=stated in waiting,
-            measured_at=measured_at,
-        )
-        if believed is not None:
-            cells[cell] = believed
-    return cells
 
 
-def _measured(ids: list[UUID]) -> dict[Cell, tuple[Belief | None, datetime]]:
-    rows = MeasuredAffinity.objects.filter(pool__site__offers__in=ids).values_list(
-        "pool_id", "job_class_id", "gpus", "samples_per_s", "log_sd", "leases", "updated_at"
+def _stated(ids: list[UUID], index: CodeIndex) -> Stated:
+    rows = OfferAffinity.objects.filter(offer_id__in=ids).order_by()
+    is_probe = Q(source=OfferAffinity.Source.PROBED)
+    named = rows.annotate(is_probe=ExpressionWrapper(is_probe, BooleanField()))
+    pool, job_class, gpus, speed, probed = columns_read(
+        named.values_list(*CELL, "samples_per_s", "is_probe"),
+        ("id", "id", "int", "float", "bool"),
     )
-    return {
-        (pool, job_class, gpus): (observed(measured=speed, log_sd=log_sd, leases=leases), at)
-        for pool, job_class, gpus, speed, log_sd, leases, at in rows
-    }
+    return Stated(*ranked(index.codes(pool, job_class, gpus), speed, probed))
+
+
+def _shown(pools: list[UUID], index: CodeIndex) -> Shown:
+    rows = MeasuredAffinity.objects.filter(pool__in=pools).order_by()
+    pool, job_class, gpus, *values = columns_read(
+        rows.values_list(*CELL, "samples_per_s", "log_sd", "leases", "updated_at"),
+        ("id", "id", "int", "float", "float", "int", "time"),
+    )
+    return Shown(*ranked(index.codes(pool, job_class, gpus), *values))
+
+
+def _foreseen(pools: list[UUID], index: CodeIndex) -> Foreseen:
+    rows = ForecastAffinity.objects.filter(pool__in=pools).order_by()
+    pool, job_class, gpus, *values = columns_read(
+        rows.values_list(
+            *CELL, "samples_per_s", "low", "high", "extrapolated", "samples", "fitted_at"
+        ),
+        ("id", "id", "int", "float", "float", "float", "bool", "long", "time"),
+    )
+    return Foreseen(*ranked(index.codes(pool, job_class, gpus), *values))
 
 
 def _waiting_claims(ids: list[UUID]) -> set[Cell]:
@@ -97,33 +122,51 @@ def _waiting_claims(ids: list[UUID]) -> set[Cell]:
     }
 
 
-def _scaled(declared: Mapping[Cell, tuple[float, str]], cell: Cell) -> tuple[float | None, str]:
-    """What the one-GPU statement says of a larger gang."""
-    pool, job_class, gpus = cell
-    one = declared.get((pool, job_class, 1))
-    return (None, "declared") if one is None else (one[0] * gpus, one[1])
+def claims(offers: Iterable[Offer], cells: Matrix | None = None) -> Iterator[Claim]:
+    """The cells that the offers state themselves and that were measured, in a fixed order.
+
+    `cells`: their matrix, where it was read already.
+    """
+    known = list(offers)
+    matrix = believed_cells(known) if cells is None else cells
+    lines = OfferPool.objects.filter(offer__in=known).values_list("pool_id", "offer_id")
+    offer_of = dict(lines)
+    for cell, declared, belief in sorted(matrix.held_against(), key=lambda held: held[0]):
+        if cell[0] in offer_of:
+            yield Claim(cell, offer_of[cell[0]], declared, belief)
 
 
-def claims(offers: Iterable[Offer]) -> Iterator[Claim]:
-    """The cells that the offers state themselves and that were measured, in a fixed order."""
-    ids = [offer.pk for offer in offers]
-    measured = _measured(ids)
-    rows = OfferAffinity.objects.filter(offer_id__in=ids, pool__in={cell[0] for cell in measured})
-    stated = rows.order_by("pool_id", "job_class_id", "gpus").values_list(
-        "pool_id", "job_class_id", "gpus", "offer_id", "samples_per_s"
-    )
-    for pool, job_class, gpus, offer, speed in stated:
-        belief, _ = measured.get((pool, job_class, gpus), (None, None))
-        if belief is not None:
-            yield Claim((pool, job_class, gpus), offer, speed, belief)
+def claims_read_again(offers: Iterable[Offer], cells: Matrix) -> Matrix:
+    """The matrix as it is after claims were looked at: some may wait for a probe now."""
+    return replace(cells, waiting=_waiting_claims([offer.pk for offer in offers]))
 
 
 def speed_at(
-    cells: dict[Cell, Believed], pool: UUID, job_class: UUID, gpus: int
+    cells: Mapping[Cell, Believed], pool: UUID, job_class: UUID, gpus: int
 ) -> Believed | None:
-    """Speed of a gang: its own row, else its size times the one-GPU row."""
+    """Speed of a gang: its own row or forecast, else its size times the one-GPU row.
+
+    None where nothing is known, and where a model says that the size lies beyond what was measured:
+    the market does not price on that before a probe.
+    """
     own = cells.get((pool, job_class, gpus))
     if own is not None:
-        return own
+        return None if own.source == EXTRAPOLATED else own
     one = cells.get((pool, job_class, 1))
-    return None if one is None else one.times(gpus)
+    return None if one is None or one.source == EXTRAPOLATED else one.times(gpus)
+
+
+def book_rows(
+    cells: Matrix, pools: Iterable[UUID], asked: Mapping[UUID, Iterable[int]]
+) -> Iterator[tuple[UUID, UUID, int, float]]:
+    """(pool, class, GPUs, samples/s) of a book's affinity rows; `asked`: class -> its gang sizes.
+
+    A size that is not priced on stands at 0: a book takes a size without a row for so many times
+    one GPU.
+    """
+    offered = set(pools)
+    for job_class, sizes in sorted(asked.items()):
+        rows = {**cells.row_speeds(job_class), **cells.asked(job_class, sizes)}
+        for (pool, gpus), speed in sorted(rows.items()):
+            if pool in offered:
+                yield pool, job_class, gpus, speed

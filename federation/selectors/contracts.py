@@ -160,6 +160,7 @@ def _from_settlements(contract: Contract, rebuilt: dict[str, Any]) -> None:
 def _moved(contract: Contract, kinds: list[EntryGroup.Kind]) -> dict[str, int]:
     groups = Q(group__contract=contract) | Q(group__reverses__contract=contract)
     rows = Entry.objects.filter(groups, group__kind__in=kinds).order_by()
+    rows = rows.exclude(group__reverses__kind=EntryGroup.Kind.ISSUE)  # no part of a settlement
     return dict(rows.values_list("account__kind").annotate(sum=Sum("amount_micro")))
 
 

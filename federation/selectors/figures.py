@@ -152,22 +152,24 @@ def gpu_ms_of(contract: Contract, end: End) -> int:
     """GPU-milliseconds under a contract.
 
     Where money hangs on them, when its tenant ended it, they are read from the stored reports:
-    the running total depends on the order in which the reports of two contracts came in.
+    the running total depends on the order in which the reports of two contracts came in. Of one
+    that never started no report can say any: they were set when it was measured.
     """
-    if ended_by(end) is Cause.TENANT:
+    if end.started and ended_by(end) is Cause.TENANT:
         stored = gpu_ms_reported(contract)
         if stored is not None:
             return stored
     return int(contract.gpu_seconds * 1000)
 
 
-def gpu_ms_reported(contract: Contract) -> int | None:
-    """GPU-milliseconds by the stored reports: the highest total said under this contract less the
-    highest said under an earlier one of its lease. None when no report says any."""
+def gpu_ms_reported(contract: Contract, *, until: datetime | None = None) -> int | None:
+    """GPU-milliseconds by the stored reports, or those received until then: the highest total said
+    under this contract less the highest said under an earlier one of its lease. None when no report
+    says any."""
     earlier = Contract.objects.filter(lease=contract.lease_id, sequence__lt=contract.sequence)
     before = {str(pk) for pk in earlier.values_list("pk", flat=True)}
     own, past = None, 0.0
-    for name, progress in _progress(contract.lease_id):
+    for name, progress in _progress(contract.lease_id, until):
         total = float(progress.get("gpu_seconds", 0.0))
         if name == str(contract.pk):
             own = max(own or 0.0, total)

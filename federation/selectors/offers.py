@@ -25,8 +25,11 @@ def offers_open(venue: Venue, *, now: datetime) -> list[dict[str, Any]]:
                 "declared": cell.declared,
                 "measured": cell.measured,
                 "believed": cell.samples_per_s,
+                "low": cell.low,
+                "high": cell.high,
                 "source": cell.source,
                 "reports": cell.leases,
+                "measured_at": cell.measured_at,
             }
         )
     prices = _last_prices(venue)

@@ -1,8 +1,10 @@
 """Every balance computed again, from the frozen rounds and the settlements' own figures.
 
-Taken as given is only what came from outside (deposits, issues, withdrawals, the decay of credits,
-earnest money). Prices and payments are computed from the clearings that the rounds have kept,
-settlements from what was measured under each contract, transfers from clearings and epochs.
+Taken as given is only what came from outside (deposits, issues to them, withdrawals, earnest money,
+and reversals). Prices and payments are computed from the clearings that the rounds have kept,
+settlements from what was measured under each contract, transfers from clearings and epochs, credits
+for GPU time from the reports, and their decay from the entries before it. Of a contract whose
+settlement is disputed, the settlement stands as it was until the decision.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from economics.accounts import payment_micro
 from federation.machines.contract import ContractState
 from federation.models import Account, Contract, Entry, EntryGroup, Epoch, Round
+from federation.selectors.contributions import decay_again, issue_again
 from federation.selectors.figures import figures_of, word_of
 from federation.snapshot import unpack
 
 Kind, Purse = EntryGroup.Kind, Account.Kind
-GIVEN = (Kind.DEPOSIT, Kind.ISSUE, Kind.WITHDRAWAL, Kind.DECAY, Kind.EARNEST, Kind.RELEASE)
+GIVEN = (Kind.DEPOSIT, Kind.ISSUE, Kind.WITHDRAWAL, Kind.EARNEST, Kind.RELEASE)
+CREDITS = Q(kind=Kind.ISSUE, contract__isnull=False) | Q(kind=Kind.DECAY)
 SHOWN = 20  #: differences that are spelt out
 Place = tuple[str, str, UUID | None]  #: kind of purse, currency, owner
 
@@ -60,14 +64,16 @@ def replay() -> Replayed:
         _settle(found, contract)
     _clearings(found)
     _transfers(found)
+    _credits(found)
     _compare(found)
     return found
 
 
 def _given(found: Replayed) -> None:
     """What came from outside, and reversals of it."""
-    rows = Entry.objects.filter(group__kind__in=GIVEN) | Entry.objects.filter(
-        group__kind=Kind.REVERSAL, group__contract__isnull=True
+    kinds = [*GIVEN, Kind.REVERSAL]  # those of a contract are beside what they belong to
+    rows = Entry.objects.filter(group__kind__in=kinds).exclude(
+        group__kind__in=[Kind.ISSUE, Kind.REVERSAL], group__contract__isnull=False
     )
     for entry in rows.select_related("account").order_by("pk"):
         found.move(*place_of(entry.account), entry.amount_micro)
@@ -139,12 +145,16 @@ def _settlement(contract: Contract) -> dict[str, int] | None:
         return None
     if contract.state == ContractState.DISPUTED and not contract.postings:
         return None
-    outcome = figures_of(contract, word=word_of(contract)).outcome
+    if contract.state == ContractState.DISPUTED:
+        pay, penalty = contract.paid_micro or 0, contract.penalty_micro or 0
+    else:
+        outcome = figures_of(contract, word=word_of(contract)).outcome
+        pay, penalty = outcome.pay_micro, outcome.penalty_micro
     amounts = {
-        Purse.TENANT_ESCROW: -(outcome.pay_micro + outcome.refund_micro),
-        Purse.TENANT_CASH: outcome.refund_micro + outcome.penalty_micro,
-        Purse.MEMBER_EARNINGS: outcome.pay_micro + outcome.bond_back_micro,
-        Purse.MEMBER_BOND: -(outcome.penalty_micro + outcome.bond_back_micro),
+        Purse.TENANT_ESCROW: -contract.payment_micro,
+        Purse.TENANT_CASH: contract.payment_micro - pay + penalty,
+        Purse.MEMBER_EARNINGS: pay + contract.bond_micro - penalty,
+        Purse.MEMBER_BOND: -contract.bond_micro,
     }
     return {kind.value: amount for kind, amount in amounts.items() if amount}
 
@@ -212,6 +222,26 @@ def _decided(group: EntryGroup) -> dict[str, int]:
         document = epoch.document if epoch else {}
     transfers = document.get("transfers_micro", {})
     return {name: int(amount) for name, amount in transfers.items() if int(amount)}
+
+
+def _credits(found: Replayed) -> None:
+    """Credits issued for GPU time, by the reports; and those that faded, by the entries before."""
+    rows = EntryGroup.objects.filter(CREDITS).select_related(
+        *("contract__rules", "contract__lease__job", "contract__lease__site")
+    )
+    for group in rows.order_by("created_at", "pk").iterator(chunk_size=500):
+        [entry] = group.entries.exclude(account__kind=Purse.ISSUANCE).select_related("account")
+        purse = place_of(entry.account)
+        if group.kind == Kind.DECAY:
+            computed = -decay_again(group, entry.account_id)
+        else:
+            computed = issue_again(group)
+            member = group.contract.lease.site.member_id if group.contract else None
+            purse = (Purse.MEMBER_EARNINGS.value, group.currency, member)
+        if computed != entry.amount_micro:
+            found.note(f"group {group.key}: computed {computed}, posted {entry.amount_micro}")
+        found.move(*purse, computed)
+        found.move(Purse.ISSUANCE, group.currency, None, -computed)
 
 
 def _compare(found: Replayed) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 
 from economics.settlement import PPM
+from federation.affinity.reputation import bond_rate
 from federation.machines.contract import ContractState
-from federation.models import Consent, Contract, Member, Rules, Venue
+from federation.models import Consent, Contract, Member, Rules, SiteRecord, Venue
 from federation.selectors.figures import figures_of
 
 LAST = 200  #: settled contracts that a preview looks at
@@ -24,6 +26,18 @@ FIELDS = (
     *("tolerance_ppm", "earnest_ppm", "decay_ppm", "window_s", "start_allowance_s"),
     *("member_credit_micro", "issue_per_gpu_hour_micro", "price_caps", "time_zone"),
 )
+#: fields that move no settled contract's money -> what their change does instead
+ELSEWHERE = {
+    "alpha_ppm": "takes effect in the dividends of the epochs that are proposed from now on",
+    "dividend_cap_ppm": "takes effect in the dividends of the epochs that are proposed from now on",
+    "earnest_ppm": "takes effect when a job is submitted",
+    "decay_ppm": "takes effect in the credits that lie unused",
+    "window_s": "takes effect in the time for objections to contracts made from now on",
+    "member_credit_micro": "takes effect when a bond is held: how far earnings may go below zero",
+    "issue_per_gpu_hour_micro": "takes effect in the credits issued for contracts made from now on",
+    "price_caps": "takes effect in the prices of the next rounds",
+    "time_zone": "takes effect in the weeks and days of statements and of the decay of credits",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,7 @@ class Preview:
     bonds_before_micro: int
     bonds_after_micro: int
     effects: tuple[Effect, ...]
+    notes: tuple[str, ...] = ()  #: sentences: what changes that the figures cannot show
 
     @property
     def sha256(self) -> str:
@@ -81,6 +96,22 @@ def rules_values(rules: Rules) -> dict[str, Any]:
     return {name: getattr(rules, name) for name in FIELDS}
 
 
+def bond_rates(rules: Rules, sites: Collection[UUID]) -> dict[UUID, int]:
+    """Site -> rate of its bonds, in parts per million: the rules' own, as its record's score moves
+    it. A site of which nothing is known yet has the rules' own."""
+    records = SiteRecord.objects.filter(site_id__in=sites, bond_ppm__isnull=False)
+    known = dict(records.values_list("site_id", "score"))
+    return {
+        site: bond_rate(rules.bond_ppm, known[site]) if site in known else rules.bond_ppm
+        for site in sites
+    }
+
+
+def bond_micro(payment_micro: int, rate_ppm: int) -> int:
+    """The bond of a contract, micro-credits, rounded down."""
+    return payment_micro * rate_ppm // PPM
+
+
 def members_of(venue: Venue) -> QuerySet[Member]:
     """Members that have a site in a venue: those whose consent its rules want."""
     return Member.objects.filter(sites__venue=venue).distinct().order_by("name")
@@ -95,19 +126,21 @@ def consent_missing(rules: Rules) -> list[str]:
 def rules_compared(venue: Venue, standing: Rules, changed: Rules, now: datetime) -> Preview:
     """The last settled contracts of a venue under `changed`, beside what they did pay.
 
-    Bonds are taken at the changed rate where that changes, else as they were held. Contracts that
-    a decision has settled stay as decided. What the rules say of dividends, credit and windows
-    moves no contract's money, so it shows no effect here.
+    Bonds are taken at the changed rate where that changes, each site's by its record, else as they
+    were held. Contracts that a decision has settled stay as decided. What the rules say of
+    dividends, credit and windows moves no contract's money: the notes say where it takes effect.
     """
     before: dict[str, int] = defaultdict(int)
     after: dict[str, int] = defaultdict(int)
     affected = bonds_before = bonds_after = 0
     contracts = _last_settled(venue)
+    rates = bond_rates(changed, {contract.lease.site_id for contract in contracts})
     for contract in contracts:
         was = (contract.paid_micro or 0, contract.penalty_micro or 0)
         bonds_before += contract.bond_micro
         if changed.bond_ppm != standing.bond_ppm:
-            contract.bond_micro = contract.payment_micro * changed.bond_ppm // PPM
+            rate = rates[contract.lease.site_id]
+            contract.bond_micro = bond_micro(contract.payment_micro, rate)
         bonds_after += contract.bond_micro
         would = was if _decided(contract) else _would(contract, changed)
         affected += would != was
@@ -117,20 +150,28 @@ def rules_compared(venue: Venue, standing: Rules, changed: Rules, now: datetime)
             sums[seller] += pay - penalty
             sums[buyer] -= pay - penalty
     names = sorted({*before, *after})
+    values = rules_values(standing)
+    changes = {name: new for name, new in rules_values(changed).items() if new != values[name]}
     return Preview(
         venue=venue.name,
         version=standing.version,
         at=now,
-        changes={
-            name: getattr(changed, name)
-            for name in FIELDS
-            if getattr(changed, name) != getattr(standing, name)
-        },
+        changes=changes,
         contracts=len(contracts),
         affected=affected,
         bonds_before_micro=bonds_before,
         bonds_after_micro=bonds_after,
         effects=tuple(Effect(name, before[name], after[name]) for name in names),
+        notes=_notes(changes),
+    )
+
+
+def _notes(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """One sentence for each changed field that moves no settled contract's money."""
+    return tuple(
+        f"{name} {ELSEWHERE[name]}; it moves no settled contract's money."
+        for name in changes
+        if name in ELSEWHERE
     )
 
 

@@ -8,6 +8,7 @@ from django.db.models import F
 
 from federation.affinity.believed import geometric_mean
 from federation.models import Lease, MeasuredAffinity
+from federation.services.fits import model_forget, models_refit
 from federation.services.guard import MIN_LINES, claims_confirm, measured_leases, measured_since
 
 WINDOW = 20  #: newest leases behind a cell's mean
@@ -16,9 +17,14 @@ WINDOW = 20  #: newest leases behind a cell's mean
 def affinity_refit(*, now: datetime, limit: int = 1000) -> list[tuple[str, str, float]]:
     """Refit every cell that has new reports. Returns (pool, class, samples/s) of each.
 
-    Claims that were reached are confirmed first; leases from before such a claim count no more.
+    Claims that were reached are confirmed first; leases and measured steps from before such a claim
+    count no more.
+    Throughput models read the steps that jobs measured since.
     """
-    claims_confirm(now=now)
+    for alarm in claims_confirm(now=now):
+        if alarm.pool_id is not None and alarm.job_class_id is not None:
+            model_forget(pool=alarm.pool_id, job_class=alarm.job_class_id, before=alarm.created_at)
+    models_refit(now=now)
     fresh = Lease.objects.filter(
         measured_samples_per_s__gt=0,
         progress_lines__gte=MIN_LINES,

@@ -40,6 +40,7 @@ END_SLACK_S = 60.0
 END_LATEST_S = 366 * 86400.0  #: a speed near zero must not leave the calendar
 
 
+@transaction.atomic
 def contract_open(
     *,
     lease: Lease,
@@ -56,10 +57,10 @@ def contract_open(
     """Start a contract on a lease, its price in escrow and its bond beside it; an earlier one is
     superseded. A probe's has neither rules nor bond: nobody has promised a speed.
 
-    Runs inside the caller's transaction. Raises Refused when the tenant's funds or the job's
-    `max_cost` do not cover it, or the member's credit its bond.
+    Raises Refused when the tenant's funds or the job's `max_cost` do not cover it, or the member's
+    credit its bond; nothing is written then.
     """
-    job = Job.objects.get(pk=lease.job_id)
+    job = _job_locked(lease.job_id)
     if job.spent_micro + job.held_micro + payment_micro > job.max_cost_micro:
         raise Refused("The job's max_cost does not cover the next round.", code="max_cost")
     rules, bond = _bonded(lease, payment_micro, now) if basis == SAMPLES else (None, 0)
@@ -94,6 +95,11 @@ def contract_open(
     changes = {"held_micro": F("held_micro") + payment_micro, "earnest_micro": 0}
     Job.objects.filter(pk=job.pk).update(**changes)
     return contract
+
+
+def _job_locked(pk: UUID) -> Job:
+    """A job as it is now; everybody locks it before the purses."""
+    return Job.objects.select_for_update(no_key=True).get(pk=pk)
 
 
 def _bonded(lease: Lease, payment_micro: int, now: datetime) -> tuple[Rules, int]:
@@ -170,6 +176,7 @@ def _prolong(contract: Contract, now: datetime) -> bool:
     return False
 
 
+@transaction.atomic
 def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
     """Let running jobs with less than a round of work left finish at their present rate.
 
@@ -191,13 +198,18 @@ def last_laps(*, venue: Venue, now: datetime) -> list[Contract]:
         .select_related("lease__job__venue", "lease__site__member", "round")
         .defer("round__clearing")
     )
-    done = []
+    due = []
     for contract in running:
         lease = contract.lease
         speed = lease.measured_samples_per_s or lease.predicted_samples_per_s or 0.0
         rest = lease.job.samples - lease.job.samples_done
-        if rest > speed * venue.round_s:
-            continue
+        if rest <= speed * venue.round_s:
+            due.append((contract, rest, speed))
+    # all of them before the first purse: who settles one has its job and waits for a purse
+    jobs = Job.objects.select_for_update(no_key=True).order_by("pk")
+    list(jobs.filter(pk__in=[c.lease.job_id for c, _, _ in due]).values_list("pk", flat=True))
+    done = []
+    for contract, rest, speed in due:
         try:
             with transaction.atomic():
                 if _finish(contract, rest, speed, now):
@@ -234,7 +246,7 @@ def _enlarge(
 ) -> bool:
     """Add work at the same rate to a contract, its price to the escrow, and to the bond in
     proportion."""
-    job = Job.objects.get(pk=contract.lease.job_id)
+    job = _job_locked(contract.lease.job_id)
     if job.spent_micro + job.held_micro + pay > job.max_cost_micro:
         raise Refused("The job's max_cost does not cover more time.", code="max_cost")
     number = contract.extensions + 1

@@ -6,74 +6,102 @@ so the sum over all purses stays zero.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet, Sum, Value
+from django.db.models import Exists, F, OuterRef, Q, Sum, Value
 from django.db.models.functions import Coalesce, NullIf
 
 from federation.machines.contract import ContractState
 from federation.models import Account, Contract, Entry, EntryGroup, Rules, Venue
+from federation.selectors.contributions import contribution_of, faded_micro, week_of
 from federation.selectors.rules import rules_newest
 from federation.services.entries import Posting, account, post_all
 
-MILLION = 1_000_000
-MS_PER_HOUR = 3_600_000
 FADING = (Account.Kind.TENANT_CASH, Account.Kind.MEMBER_EARNINGS)
 
 
 def contributions_issue(*, venue: Venue, now: datetime, limit: int = 1000) -> int:
     """Issue credits for the GPU time of final contracts between different owners; how many groups.
 
-    GPU time beyond the contracted is not counted, as it is not paid. Rounded down.
+    GPU time beyond the contracted is not counted, as it is not paid. Rounded down. Contracts that
+    earn nothing stay as they are and do not count towards the limit.
     """
     if venue.currency != Venue.Currency.CREDITS:
         return 0
     newest = rules_newest(venue)
     with transaction.atomic():
         issuance = account(Account.Kind.ISSUANCE, venue.currency, now=now)
-        due = _contributions(venue).order_by("settled_at", "pk")[:limit]
-        return post_all([_issue(contract, issuance, newest, now) for contract in due], now=now)
+        return post_all(_issues(venue, issuance, newest, now, limit), now=now)
 
 
-def _contributions(venue: Venue) -> QuerySet[Contract]:
-    """Final contracts that earned credits and have none yet: the two sides have other owners."""
+def _issues(
+    venue: Venue, issuance: Account, newest: Rules | None, now: datetime, limit: int
+) -> list[Posting]:
+    """The first groups that move something, at most `limit`."""
+    postings: list[Posting] = []
+    for contract in _contributions(venue, newest):
+        if len(postings) == limit:
+            break
+        postings += _issue(contract, issuance, newest, now)
+    return postings
+
+
+def _contributions(venue: Venue, newest: Rules | None) -> Iterator[Contract]:
+    """Final contracts that earned credits and have none yet, oldest first.
+
+    The two sides have other owners, the contract's rules (the newest, where it has none) issue
+    credits at all, and its lease used GPU time.
+    """
     issued = EntryGroup.objects.filter(kind=EntryGroup.Kind.ISSUE, contract=OuterRef("pk"))
     seller, buyer = "lease__site__member", "lease__job__tenant__member"
+    pays = Q(rules__issue_per_gpu_hour_micro__gt=0)
+    if newest is not None and newest.issue_per_gpu_hour_micro:
+        pays |= Q(rules__isnull=True)
     rows = Contract.objects.filter(
         ~Exists(issued),
+        pays,
+        Q(gpu_seconds__gt=0) | Q(lease__gpu_seconds__gt=0),
         state=ContractState.FINAL,
         lease__job__venue=venue,
-        gpu_seconds__gt=0,
         paid_micro__gt=0,
     ).annotate(
         seller=Coalesce(NullIf(f"{seller}__owner", Value("")), f"{seller}__name"),
         buyer=Coalesce(NullIf(f"{buyer}__owner", Value("")), f"{buyer}__name"),
     )
-    return rows.exclude(seller=F("buyer")).select_related("rules", seller)
+    others = rows.exclude(seller=F("buyer")).select_related("rules", seller)
+    yield from others.order_by("settled_at", "pk").iterator(chunk_size=200)
 
 
-def _issue(contract: Contract, issuance: Account, newest: Rules | None, now: datetime) -> Posting:
-    member = contract.lease.site.member
+def _issue(
+    contract: Contract, issuance: Account, newest: Rules | None, now: datetime
+) -> list[Posting]:
+    """The group of one contract; none when it earns less than a micro-credit."""
     rules = contract.rules or newest
-    gpu_ms = int(contract.gpu_seconds * 1000)
-    if contract.price_micro:
-        gpu_ms = min(gpu_ms, contract.payment_micro * MS_PER_HOUR // contract.price_micro)
-    rate = rules.issue_per_gpu_hour_micro if rules else 0
-    amount = gpu_ms * rate // MS_PER_HOUR
+    earned = contribution_of(contract, rules, until=now)
+    if rules is None or not earned.amount_micro:
+        return []
+    member = contract.lease.site.member
     purse = account(Account.Kind.MEMBER_EARNINGS, issuance.currency, now=now, member=member)
-    return Posting(
-        key=f"issue:contract:{contract.pk}",
-        kind=EntryGroup.Kind.ISSUE,
-        currency=issuance.currency,
-        entries=[(issuance, -amount), (purse, amount)],
-        memo="for GPU time given to others",
-        contract_id=contract.pk,
-        round_id=contract.round_id,
-        facts={"gpu_ms": gpu_ms, "per_gpu_hour_micro": rate},
-    )
+    amount = earned.amount_micro
+    return [
+        Posting(
+            key=f"issue:contract:{contract.pk}",
+            kind=EntryGroup.Kind.ISSUE,
+            currency=issuance.currency,
+            entries=[(issuance, -amount), (purse, amount)],
+            memo="for GPU time given to others",
+            contract_id=contract.pk,
+            round_id=contract.round_id,
+            facts={
+                "gpu_ms": earned.gpu_ms,
+                "per_gpu_hour_micro": earned.per_gpu_hour_micro,
+                "rules": rules.version,
+            },
+        )
+    ]
 
 
 def credits_decay(*, venue: Venue, now: datetime) -> int:
@@ -95,8 +123,8 @@ def credits_decay(*, venue: Venue, now: datetime) -> int:
         issuance = account(Account.Kind.ISSUANCE, venue.currency, now=now)
         postings = []
         for purse, balance in held.items():
-            carried = min(balance, balance - since.get(purse.pk, 0))
-            amount = max(0, carried) * rules.decay_ppm // MILLION
+            carried = max(0, min(balance, balance - since.get(purse.pk, 0)))
+            amount = faded_micro(carried, rules.decay_ppm)
             postings.append(
                 Posting(
                     key=f"decay:{purse.pk}:{week}",
@@ -104,19 +132,14 @@ def credits_decay(*, venue: Venue, now: datetime) -> int:
                     currency=venue.currency,
                     entries=[(purse, -amount), (issuance, amount)],
                     memo=f"carried over into {week}",
-                    facts={"carried_micro": max(0, carried), "decay_ppm": rules.decay_ppm},
+                    facts={
+                        "carried_micro": carried,
+                        "decay_ppm": rules.decay_ppm,
+                        "rules": rules.version,
+                    },
                 )
             )
         return post_all(postings, now=now)
-
-
-def week_of(now: datetime, time_zone: str) -> tuple[datetime, str]:
-    """When the week of `now` began in a time zone, and its name as in ISO 8601."""
-    local = now.astimezone(ZoneInfo(time_zone))
-    year, week, day = local.isocalendar()
-    monday = local.date() - timedelta(days=day - 1)
-    begun = datetime(monday.year, monday.month, monday.day, tzinfo=ZoneInfo(time_zone))
-    return begun, f"{year}-W{week:02}"
 
 
 def _moved_since(begun: datetime, purses: list[UUID]) -> dict[UUID, int]:

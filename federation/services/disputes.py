@@ -16,7 +16,8 @@ from federation.errors import BadInput, FieldProblem, Refused
 from federation.machines.contract import ContractState
 from federation.models import Contract, Dispute, Evidence
 from federation.selectors.figures import Word, figures_of, word_of
-from federation.services.payouts import contract_locked, settlement_post
+from federation.services.payouts import contract_locked, jobs_lock, settlement_post
+from federation.services.stakes import stake_freeze, stake_release
 from federation.services.story import BROKER, move, tell
 
 MAX_SAMPLES = 10**15
@@ -34,6 +35,9 @@ def dispute_open(
     now: datetime,
 ) -> Dispute:
     """Object to a contract's figures, within the window after its settlement.
+
+    The refund and penalty that its tenant got are frozen until the decision, as far as they are
+    there.
 
     `claimed`: samples that were delivered, by the one who objects. Raises Refused when the
     contract is not measured yet, is final, void or disputed, or when this party has objected
@@ -131,6 +135,7 @@ def _open(
         claimed=claimed,
         created_at=now,
     )
+    stake_freeze(dispute=dispute, contract=contract, now=now)
     tell("dispute", dispute.pk, "open", now=now, actor=actor, code=code, why=why)
     return dispute
 
@@ -145,6 +150,8 @@ def _decide(
     *,
     code: str = "decided",
 ) -> None:
+    jobs_lock(contract.lease.job)
+    stake_release(dispute=dispute, contract=contract, now=now)
     settlement_post(
         contract=contract,
         event="decide",

@@ -88,9 +88,8 @@ def _post(
     earlier = Entry.objects.filter(group__key=full, account=purse).first()
     if earlier is not None and earlier.amount_micro != moved:
         amounts = as_text(abs(earlier.amount_micro)), as_text(abs(moved))
-        raise Refused(
-            f"This key was used for {amounts[0]}, not {amounts[1]}.", code=f"{name}_conflict"
-        )
+        code = "deposit_conflict" if moved > 0 else "withdrawal_conflict"
+        raise Refused(f"This key was used for {amounts[0]}, not {amounts[1]}.", code=code)
     posting = Posting(
         key=full,
         kind=kind,

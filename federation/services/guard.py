@@ -15,7 +15,7 @@ from typing import Any
 from federation.affinity.belief import Belief, with_claim
 from federation.errors import NotFound
 from federation.models import Alarm, JobClass, Lease, Offer, OfferAffinity, Pool, Venue
-from federation.selectors.affinity import Cell, Claim, claims, current_offers
+from federation.selectors.affinity import Cell, Claim, Matrix, claims, current_offers
 from federation.services.alarms import Concern, alarm_close, alarm_raise
 from federation.services.story import tell
 
@@ -23,17 +23,18 @@ MIN_LINES = 2  #: progress lines before a lease's speed counts
 CONFIRMED = "measurement"  #: who closes the alarm of a claim that was reached
 
 
-def claims_review(*, venue: Venue, now: datetime) -> list[Alarm]:
+def claims_review(*, venue: Venue, now: datetime, cells: Matrix | None = None) -> list[Alarm]:
     """Hold every claim on offer against what was measured; returns the alarms that are new.
 
     Runs at each gate, before the book is frozen, so that no book ever holds such a claim. A claim
     is left aside when it lies above its posterior, or when it was raised after the measurement
-    above what the leases alone allow. It is heard again once it is confirmed or lowered.
+    above what the leases alone allow. It is heard again once it is confirmed or lowered. `cells`:
+    the matrix of the venue's offers, where it was read already.
     """
     offers = list(current_offers(venue, now))
     known = {_cell(alarm): alarm for alarm in open_claims(venue)}
     raised, stated = [], set()
-    for claim in claims(offers):
+    for claim in claims(offers, cells):
         stated.add(claim.cell)
         alarm = known.get(claim.cell)
         if not claim.belief.exceeded_by(claim.declared):

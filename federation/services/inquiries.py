@@ -67,6 +67,7 @@ QUESTIONS: Mapping[str, Mapping[str, Parameter]] = {
         "rounds": _ROUNDS,
         "draws": _DRAWS,
     },
+    Study.Kind.LEAVING: {"rounds": _ROUNDS, "draws": _DRAWS},
     Study.Kind.RESPONSE: {"sweeps": Parameter(12, _whole(1, 50))},
     Study.Kind.MISREPORT: {"site": _SITE},
     Study.Kind.CONDUCT: {},

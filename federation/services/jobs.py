@@ -249,8 +249,10 @@ def job_cancel(*, job: Job, actor: str, now: datetime) -> Job:
     """Stop a job: at once when it waits, with grace when it runs. A repeat changes nothing.
 
     One that waits while a closed round holds its bid stays as it is, with the reason
-    "cancel_after_gate", until that round is published (`binding_cancels`) or void. Raises
-    InvalidTransition when the job has ended by itself.
+    "cancel_after_gate", until that round is published (`binding_cancels`) or void. One that is
+    awarded and has not started yet stops at once and pays the reserve price of its round, so that
+    nothing is gained by waiting for the publication. Raises InvalidTransition when the job has
+    ended by itself.
     """
     with transaction.atomic():
         if job.state == JobState.PENDING and _wait_for_round(job, actor, now):

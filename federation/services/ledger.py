@@ -47,6 +47,13 @@ __all__ = [
     "withdraw",
 ]
 Kind = Account.Kind
+#: kinds that no contract and no job reckons with: a mistake in one is taken back by its opposite
+REVERSIBLE = frozenset(
+    (
+        *(EntryGroup.Kind.DEPOSIT, EntryGroup.Kind.ISSUE, EntryGroup.Kind.WITHDRAWAL),
+        *(EntryGroup.Kind.STABILITY, EntryGroup.Kind.DIVIDEND, EntryGroup.Kind.DECAY),
+    )
+)
 
 
 def post(
@@ -214,34 +221,55 @@ def _settled(contract: Contract) -> dict[Account, int]:
 def reverse(*, group: EntryGroup, key: str, memo: str, actor: str, now: datetime) -> bool:
     """Take a group back by its opposite, once. Audited; False when `key` is posted already.
 
-    Raises Refused("not_reversible") for a reversal, ("already_reversed") when another group took
-    it back, and "insufficient_funds" when what it gave is spent.
+    Raises Refused("not_reversible") for what a contract or a job still reckons with (hold, earnest
+    money, its release, settlement) and for a reversal, ("already_reversed") when another group took
+    it back, ("reversal_conflict") when the key is of another group, ("no_reason") without a memo,
+    and ("insufficient_funds") when what it gave is spent.
     """
-    if EntryGroup.objects.filter(key=key).exists():
-        return False
-    if group.kind == EntryGroup.Kind.REVERSAL:
-        raise Refused("A reversal is not reversed: post anew.", code="not_reversible")
-    if EntryGroup.objects.filter(reverses=group).exists():
-        raise Refused(f"{group.key} is taken back already.", code="already_reversed")
-    entries = [
-        (entry.account, -entry.amount_micro)
-        for entry in group.entries.select_related("account__tenant", "account__member")
-    ]
+    _reversible(group, memo)
     with transaction.atomic():
+        # one after the other: whoever was first has taken the money that the next would miss
+        EntryGroup.objects.select_for_update(of=("self",)).get(pk=group.pk)
+        if _reversed(group, key):
+            return False
+        entries = group.entries.select_related("account__tenant", "account__member")
         posted = post(
             key=key,
             kind=EntryGroup.Kind.REVERSAL,
             currency=group.currency,
-            entries=entries,
+            entries=[(entry.account, -entry.amount_micro) for entry in entries],
             now=now,
-            memo=memo,
-            contract=group.contract,
+            memo=memo,  # not its contract: a contract's reversals are part of its settlement
             round=group.round,
             reverses=group,
         )
         if posted:
-            tell("ledger", group.pk, "reverse", now=now, actor=actor, why=f"{group.key}: {memo}")
+            why = f"{group.key}: {memo}"
+            tell("ledger", group.pk, "reverse", now=now, actor=actor, why=why)
     return posted
+
+
+def _reversed(group: EntryGroup, key: str) -> bool:
+    """Whether a group was taken back under this key; refused when it was under another."""
+    earlier = EntryGroup.objects.filter(key=key).first()
+    if earlier is not None and earlier.reverses_id != group.pk:
+        raise Refused(f"The key {key} is of another group.", code="reversal_conflict")
+    if earlier is None and EntryGroup.objects.filter(reverses=group).exists():
+        raise Refused(f"{group.key} is taken back already.", code="already_reversed")
+    return earlier is not None
+
+
+def _reversible(group: EntryGroup, memo: str) -> None:
+    if group.kind == EntryGroup.Kind.REVERSAL:
+        raise Refused("A reversal is not reversed: post anew.", code="not_reversible")
+    if group.kind not in REVERSIBLE:
+        raise Refused(
+            f"{group.key} is {group.get_kind_display()}, and its contract or job reckons with it: "
+            "use a dispute.",
+            code="not_reversible",
+        )
+    if not memo.strip() or len(memo) > 300:
+        raise Refused("Say why, in at most 300 characters.", code="no_reason")
 
 
 def earnest_hold(*, job: Job, amount_micro: int, now: datetime) -> bool:

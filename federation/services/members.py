@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from federation.errors import BadInput, FieldProblem, Refused
 from federation.models import JobClass, Member, Site, Tenant, Venue
 from federation.models.base import Identified, name_validator
+from federation.money import MAX_MICRO, as_text
 from federation.services.story import tell
 
 MAIN_VENUE = "main"
@@ -41,6 +42,30 @@ def class_create(
     return _create(
         JobClass(name=name, title=title, owner=owner, created_at=now), "class", actor, now
     )
+
+
+def member_credit_set(
+    *, member: Member, credit_micro: int | None, actor: str, now: datetime
+) -> Member:
+    """How far a member's earnings may go below zero for its bonds; None: as the rules say. Audited.
+
+    It is for the bonds to come: those that are held already stay. Raises Refused("bad_amount").
+    """
+    if credit_micro is not None and not 0 <= credit_micro <= MAX_MICRO:
+        raise Refused(
+            "A member's credit is not negative, and at most a milliard credits.", code="bad_amount"
+        )
+    with transaction.atomic():
+        stored = Member.objects.select_for_update().get(pk=member.pk)
+        before, stored.credit_micro = stored.credit_micro, credit_micro
+        stored.save(update_fields=["credit_micro"])
+        why = f"{_limit(before)} -> {_limit(credit_micro)}"
+        tell("member", stored.pk, "credit", now=now, actor=actor, why=why)
+    return stored
+
+
+def _limit(credit_micro: int | None) -> str:
+    return "as the rules say" if credit_micro is None else as_text(credit_micro)
 
 
 def _create(row: Row, subject: str, actor: str, now: datetime) -> Row:

@@ -29,6 +29,15 @@ def contract_locked(pk: UUID) -> Contract:
     )
 
 
+def jobs_lock(job: Job) -> None:
+    """Lock a job and the one that pays for it, until the caller's transaction ends.
+
+    Everybody locks jobs before purses, for a report moves its job and may then place it anew.
+    """
+    jobs = Job.objects.select_for_update(no_key=True).order_by("pk")
+    list(jobs.filter(pk__in={job.pk, job.parent_id or job.pk}).values_list("pk", flat=True))
+
+
 def settlement_post(
     *,
     contract: Contract,
@@ -45,6 +54,7 @@ def settlement_post(
     are those of the earlier posting move no money. Raises Refused when a purse does not hold what
     is taken back; the caller's transaction must not go on then.
     """
+    jobs_lock(contract.lease.job)
     posted, paid = contract.postings, contract.paid_micro or 0
     outcome = figures.outcome
     same = bool(posted) and (paid, contract.penalty_micro) == (

@@ -17,7 +17,12 @@ from federation.errors import Refused
 from federation.machines.job import JobState
 from federation.matching import gpus_held, permits
 from federation.models import Alarm, Contract, Job, Lease, OfferPool, Venue
-from federation.selectors.affinity import believed_cells, current_offers, speed_at
+from federation.selectors.affinity import (
+    Matrix,
+    believed_cells,
+    claims_read_again,
+    current_offers,
+)
 from federation.services.contracts import contract_open
 from federation.services.guard import claim_probed, claims_review, open_claims
 from federation.services.leases import PROBE_LOST, job_close, lease_offer
@@ -28,16 +33,25 @@ MAX_TRIES = 10  #: probes of one job in all, those included that sites lost
 LOOKED_AT = 100  #: waiting jobs that are asked whether they lend a command to a claim's probe
 
 
-def probes_place(*, venue: Venue, now: datetime) -> dict[UUID, tuple[str, str]]:
+def cells_at_gate(*, venue: Venue, now: datetime) -> Matrix:
+    """The affinity matrix for one gate, read once; claims were held against what was measured."""
+    offers = list(current_offers(venue, now))
+    cells = believed_cells(offers)
+    claims_review(venue=venue, now=now, cells=cells)
+    return claims_read_again(offers, cells)
+
+
+@transaction.atomic
+def probes_place(*, venue: Venue, now: datetime, cells: Matrix) -> dict[UUID, tuple[str, str]]:
     """Start probes for waiting jobs whose speed is known at no pool they may run on.
 
     A probe is a job of its own (`kind` probe) on the cheapest pools with free GPUs, for `probe_s`
     seconds at the site's reserve price, paid by GPU time, since no rate per sample is known yet.
-    One job speaks for its class and size. Claims are held against what was measured first, and
-    those in doubt are probed last. Returns what each such job is to be told.
+    One job speaks for its class and size. `cells` are those of the gate; claims in doubt are
+    probed last. Returns what each such job is to be told.
     """
-    claims_review(venue=venue, now=now)
-    desk = _desk(venue, now)
+    desk = _desk(venue, now, cells)
+    _lock(venue, desk)
     told: dict[UUID, tuple[str, str]] = {}
     spoken_for: set[tuple[UUID, int]] = set()
     for job in _waiting(venue, desk):
@@ -112,10 +126,9 @@ class _Desk:
         return self.measured[key]
 
 
-def _desk(venue: Venue, now: datetime) -> _Desk:
+def _desk(venue: Venue, now: datetime, cells: Matrix) -> _Desk:
     """One look at the market for each group of waiting jobs, and more at those without a speed."""
     offers = list(current_offers(venue, now))
-    cells = believed_cells(offers)
     lines = list(
         OfferPool.objects.filter(offer__in=offers)
         .select_related("pool__site")
@@ -125,7 +138,7 @@ def _desk(venue: Venue, now: datetime) -> _Desk:
     for job in _speakers(venue):
         own = [line for line in lines if permits(job, line.pool)]
         known = any(
-            speed_at(cells, line.pool_id, job.job_class_id, int(size))
+            cells.speed(line.pool_id, job.job_class_id, int(size))
             for line in own
             for size in job.gpus
         )
@@ -169,6 +182,15 @@ def _waiting(venue: Venue, desk: _Desk) -> Iterator[Job]:
     rows = _queue(venue).filter(Q(group__in=desk.allowed) | Q(group=""))
     ordered = rows.select_related("job_class", "tenant", "venue").order_by("created_at", "id")
     return (job for job in ordered.iterator() if _key(job) in desk.allowed)
+
+
+def _lock(venue: Venue, desk: _Desk) -> None:
+    """Lock the jobs that may pay for a probe, all of them before the first purse: who settles one
+    has its job and waits for a purse."""
+    if desk.allowed:
+        rows = _queue(venue).filter(Q(group__in=desk.allowed) | Q(group=""))
+        jobs = rows.select_for_update(no_key=True).order_by("pk")
+        list(jobs.values_list("pk", flat=True))
 
 
 def _under_way(job: Job, size: int, allowed: list[OfferPool]) -> bool:

@@ -76,7 +76,7 @@ def awards_carry_out(*, round: Round, now: datetime) -> None:
 
 
 def _desk(round: Round, now: datetime) -> Desk:
-    """Lock in the order of everybody else: sites, leases, contracts, purses, jobs."""
+    """Lock in the order of everybody else: sites, leases, contracts, jobs, purses."""
     rows = Assignment.objects.filter(round=round).select_related("pool__site__member")
     assignments = list(rows.order_by("job_id"))
     for assignment in assignments:
@@ -93,10 +93,12 @@ def _desk(round: Round, now: datetime) -> Desk:
     held = sorted(lease.pk for lease in leases.values())
     contracts = Contract.objects.select_for_update().order_by("sequence", "pk")
     last = {contract.lease_id: contract for contract in rows_among(contracts, "lease_id", held)}
-    owners = Job.objects.order_by().values_list("tenant_id", flat=True)
+    asked = Job.objects.filter(venue=round.venue_id, cancel_asked_at__isnull=False, ended_at=None)
+    wanted = sorted({*awarded, *asked.order_by().values_list("pk", flat=True)})
+    bidders = Job.objects.select_for_update().defer("command", "setup", "env").order_by("pk")
+    jobs = {job.pk: job for job in rows_among(bidders, "pk", wanted)}
     sellers = {a.pool.site.member_id for a in assignments}
-    purses = Purses(set(rows_among(owners, "pk", awarded)), round, sellers)
-    jobs = Job.objects.select_for_update().defer("command", "setup", "env").order_by("pk")
+    purses = Purses({jobs[pk].tenant_id for pk in awarded}, round, sellers)
     return Desk(
         round=round,
         now=now,
@@ -105,7 +107,7 @@ def _desk(round: Round, now: datetime) -> Desk:
         leases=leases,
         last=last,
         purses=purses,
-        jobs={job.pk: job for job in rows_among(jobs, "pk", awarded)},
+        jobs=jobs,
         rules=rules,
         rates=bond_rates(rules, places),
         reserves=reserves_of(round),

@@ -12,13 +12,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from federation.affinity.believed import Believed
 from federation.errors import BadInput, FieldProblem, NotFound, Refused
 from federation.matching import permits
 from federation.models import Job, JobClass, Offer, OfferPool, Pool, Round, Study, Tenant, Venue
 from federation.money import as_credits, to_micro
 from federation.selectors.accounts import funds_micro
-from federation.selectors.affinity import Cell, believed_cells, speed_at
+from federation.selectors.affinity import Matrix, believed_cells, book_rows
 from federation.selectors.frozen import studied
 from federation.services.jobs import JobDraft
 from federation.services.studies import Question, studies_request
@@ -33,7 +32,7 @@ class _Market:
 
     round: Round
     pools: dict[UUID, Pool]
-    cells: dict[Cell, Believed]
+    cells: Matrix
     funds_micro: int
 
 
@@ -98,7 +97,7 @@ def _question(
 ) -> Mapping[str, Any]:
     return {
         "bid": _bid(draft, job_class, tenant, market),
-        "speeds": _speeds(job_class, market),
+        "speeds": _speeds(job_class, draft.gpus, market),
         "name": draft.name,
     }
 
@@ -114,10 +113,10 @@ def _bid(draft: JobDraft, job_class: JobClass, tenant: Tenant, market: _Market) 
     )
     allowed = [pool for pool in market.pools.values() if permits(limits, pool)]
     speeds = [
-        speed.samples_per_s
+        speed
         for pool in allowed
         for size in sizes
-        if (speed := speed_at(market.cells, pool.pk, job_class.pk, size)) is not None
+        if (speed := market.cells.speed(pool.pk, job_class.pk, size)) is not None
     ]
     value = to_micro(draft.value)
     budget = _budget_micro(draft, value, max(speeds, default=0.0), market)
@@ -156,16 +155,15 @@ def _budget_micro(draft: JobDraft, value: int, fastest: float, market: _Market) 
     return max(0, min(worth, to_micro(draft.max_cost), market.funds_micro))
 
 
-def _speeds(job_class: JobClass, market: _Market) -> list[dict[str, Any]]:
+def _speeds(job_class: JobClass, sizes: Sequence[int], market: _Market) -> list[dict[str, Any]]:
     """How fast the class runs at the pools of the round, for a book in which nobody bid for it."""
     rows = [
         {
             "pool": str(market.pools[pool]),
             "class": job_class.name,
-            "samples_per_s": round(cell.samples_per_s, 9),
+            "samples_per_s": round(speed, 9),
             "gpus": gpus,
         }
-        for (pool, other, gpus), cell in market.cells.items()
-        if other == job_class.pk and pool in market.pools
+        for pool, _, gpus, speed in book_rows(market.cells, market.pools, {job_class.pk: sizes})
     ]
     return sorted(rows, key=lambda row: (row["pool"], row["gpus"]))

@@ -90,6 +90,7 @@ def _record(site: Site, rows: list[Served], now: datetime) -> SiteRecord:
             "non_starts": broken,
             "log_ratio": sum(logs) / len(logs) if logs else 0.0,
             "score": points,
+            # as the rules stand now, for people: bonds are computed of the score when they are held
             "bond_ppm": bond_rate(base, points) if contracts or broken else None,
             "updated_at": now,
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,13 +12,18 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Sum
 
+from federation.bulk import rows_insert
 from federation.machines.contract import ContractState
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.models import Contract, Job, Lease, LogChunk, Report, Site
 from federation.services.leases import Ending, LeaseEnded, lease_end, log_cap_bytes, orders_changed
 from federation.services.placement import waiting_place
+from federation.services.sample_checks import SampleIn
+from federation.services.samples import samples_accept
 from federation.services.story import allows, move
+
+REPORT = ("lease_id", "seq", "kind", "body", "received_at", "applied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class ReportIn:
     log: LogPiece | None
     ending: Ending | None
     body: dict[str, Any]  #: as received, without the log's bytes
+    sample: SampleIn | None = None  #: what the job measured of its own steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ def reports_accept(*, site: Site, reports: Sequence[ReportIn], now: datetime) ->
                 continue
             ended += _accept(lease, batch, now)
             receipts += [ReceiptOut(r.lease_id, r.seq, accepted=True) for r in batch]
+    # after the reports: a batch that dies in between comes again, and is stored then
+    samples_accept(site=site, samples=[r.sample for r in reports if r.sample], now=now)
     return Accepted(tuple(receipts), tuple(ended))
 
 
@@ -111,10 +119,7 @@ def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnd
     if not fresh:
         return []
     counts = lease.state != LeaseState.FENCED
-    Report.objects.bulk_create(
-        Report(lease=lease, seq=r.seq, kind=r.kind, body=r.body, received_at=now, applied=counts)
-        for r in fresh
-    )
+    rows_insert(Report, REPORT, ((lease.pk, r.seq, r.kind, r.body, now, counts) for r in fresh))
     ends = [r for r in fresh if r.ending is not None]
     Lease.objects.filter(pk=lease.pk).update(
         reports_stored=F("reports_stored") + len(fresh),
@@ -123,9 +128,8 @@ def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnd
     )
     _store_logs(lease, fresh)
     if counts:
-        for report in fresh:
-            if report.measured is not None:
-                _apply(lease, report, report.measured, now)
+        for contract_id, measured in _totals(fresh):
+            _apply(lease, contract_id, measured, now)
     if ends:
         orders_changed(lease.site_id)  # so that the agent hears it may forget the attempt
     facts = []
@@ -140,6 +144,40 @@ def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnd
             facts.append(fact)
             waiting_place(job_id=lease.job_id, now=now)
     return facts
+
+
+def _totals(fresh: Sequence[ReportIn]) -> Iterator[tuple[UUID | None, Measured]]:
+    """What the reports say, those in a row of one contract as one: totals only ever grow.
+
+    The start of an attempt, where nothing was trained yet, is told by itself.
+    """
+    last: tuple[UUID | None, Measured] | None = None
+    for report in fresh:
+        told = report.measured
+        if told is None:
+            continue
+        if last is not None and (last[0] != report.contract_id or not last[1].samples):
+            yield last
+            last = None
+        last = (report.contract_id, told if last is None else _later(last[1], told))
+    if last is not None:
+        yield last
+
+
+def _later(one: Measured, other: Measured) -> Measured:
+    """Both as one. The speed is that of more lines; of as many, the later."""
+    newest = one
+    if other.samples_per_s is not None and (one.samples_per_s is None or other.lines >= one.lines):
+        newest = other
+    before = None if one.samples_per_s is None else one.loss
+    return Measured(
+        samples=max(one.samples, other.samples),
+        contract_samples=max(one.contract_samples, other.contract_samples),
+        gpu_seconds=max(one.gpu_seconds, other.gpu_seconds),
+        samples_per_s=newest.samples_per_s,
+        lines=newest.lines,
+        loss=before if newest.loss is None else newest.loss,
+    )
 
 
 def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
@@ -170,8 +208,8 @@ def _clipped(piece: LogPiece, cap: int) -> LogPiece:
     return LogPiece(min(piece.offset, cap), piece.data[:room], truncated=True)
 
 
-def _apply(lease: Lease, report: ReportIn, measured: Measured, now: datetime) -> None:
-    """Raise the totals of lease, contract and job to what the report says; never lower them."""
+def _apply(lease: Lease, contract_id: UUID | None, measured: Measured, now: datetime) -> None:
+    """Raise the totals of lease, contract and job to what was reported; never lower them."""
     gained = max(0, measured.samples - lease.samples)
     lease.samples += gained
     lease.gpu_seconds = max(lease.gpu_seconds, measured.gpu_seconds)
@@ -194,14 +232,14 @@ def _apply(lease: Lease, report: ReportIn, measured: Measured, now: datetime) ->
         Job.objects.filter(pk=lease.job_id).update(
             samples_done=F("samples_done") + gained, updated_at=now
         )
-    _deliver(report, lease, measured, now)
+    _deliver(contract_id, lease, measured, now)
     _job_moves(lease, measured, now)
 
 
-def _deliver(report: ReportIn, lease: Lease, measured: Measured, now: datetime) -> None:
-    if report.contract_id is None:
+def _deliver(contract_id: UUID | None, lease: Lease, measured: Measured, now: datetime) -> None:
+    if contract_id is None:
         return
-    contract = Contract.objects.filter(pk=report.contract_id, lease=lease).first()
+    contract = Contract.objects.filter(pk=contract_id, lease=lease).first()
     if contract is None:
         return
     earlier = Contract.objects.filter(lease=lease, sequence__lt=contract.sequence)

@@ -35,7 +35,7 @@ from federation.services.jobs import binding_cancels
 from federation.services.leases import job_close, revoke_ask
 from federation.services.outcomes import outcomes_tell, rounds_explain
 from federation.services.placement import waiting_expire
-from federation.services.probes import probes_place
+from federation.services.probes import cells_at_gate, probes_place
 from federation.services.publication import awards_carry_out
 from federation.services.story import move, tell
 from federation.snapshot import (
@@ -114,9 +114,10 @@ def _close(round: Round, now: datetime) -> bool:
     venue = Venue.objects.select_for_update().get(pk=round.venue_id)
     if Round.objects.filter(venue=venue, state__in=DECIDING).exists():
         return False
-    probing = probes_place(venue=venue, now=now)
+    cells = cells_at_gate(venue=venue, now=now)
+    probing = probes_place(venue=venue, now=now, cells=cells)
     last_laps(venue=venue, now=now)
-    book = book_build(venue=venue, now=now)
+    book = book_build(venue=venue, now=now, cells=cells)
     _tell_left_out(round, book, probing, now)
     if book.bids:
         return _freeze(round, book, now)

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from economics.settlement import PPM
 from federation.errors import BadInput, FieldProblem, Refused
-from federation.models import Consent, Event, Member, Rules, SiteRecord, Venue
+from federation.models import Consent, Event, Member, Rules, Venue
 from federation.money import MAX_MICRO
 from federation.selectors.rules import (
     FIELDS,
     Preview,
+    bond_micro,
+    bond_rates,
     digest,
     rules_compared,
     rules_newest,
     rules_values,
 )
 from federation.services.story import BROKER, tell
+
+__all__ = [
+    "bond_micro",
+    "bond_rates",
+    "consent_give",
+    "rules_of",
+    "rules_preview",
+    "rules_set",
+]
 
 PREVIEW_FRESH = timedelta(minutes=30)  #: how long a preview may be acted on
 MAX_SECONDS = 366 * 86400.0
@@ -35,24 +44,16 @@ def rules_of(venue: Venue, now: datetime) -> Rules:
     newest = rules_newest(venue)
     if newest is not None:
         return newest
-    first, _ = Rules.objects.get_or_create(
-        venue=venue,
-        version=1,
-        defaults={"actor": BROKER, "why": "The first version: the defaults.", "created_at": now},
-    )
+    why = "The first version: the defaults."
+    with transaction.atomic():
+        first, made = Rules.objects.get_or_create(
+            venue=venue,
+            version=1,
+            defaults={"actor": BROKER, "why": why, "created_at": now},
+        )
+        if made:  # by this worker, not by another at the same moment
+            tell("venue", venue.pk, "rules_first", now=now, why=why)
     return rules_newest(venue) or first
-
-
-def bond_rates(rules: Rules, sites: Collection[UUID]) -> dict[UUID, int]:
-    """Site -> rate of its bonds, in parts per million: its record's, else what the rules say."""
-    records = SiteRecord.objects.filter(site_id__in=sites, bond_ppm__isnull=False)
-    known = dict(records.values_list("site_id", "bond_ppm"))
-    return {site: known.get(site) or rules.bond_ppm for site in sites}
-
-
-def bond_micro(payment_micro: int, rate_ppm: int) -> int:
-    """The bond of a contract, micro-credits, rounded down."""
-    return payment_micro * rate_ppm // PPM
 
 
 def rules_preview(

@@ -23,7 +23,7 @@ MAX_CLAIMS = 3  #: workers that may try a study before it has failed
 AGAIN = timedelta(seconds=30)  #: a message that nobody answered is taken for lost
 QUOTES_KEPT = timedelta(days=30)
 #: operators' questions: many clearings each, and nobody's round waits for them
-LONG = frozenset({"shares", "joining", "response", "misreport", "conduct"})
+LONG = frozenset({"shares", "joining", "leaving", "response", "misreport", "conduct"})
 LONG_S = 1800.0
 PARTS_KEPT = timedelta(hours=1)  #: of a round whose worker died; others forget theirs at once
 _OPEN = [state.value for state in Study.OPEN]

@@ -55,6 +55,7 @@ class Rows:
     jobs: list[str]
     left_out: list[LeftOut]
     classes: dict[UUID, str]  #: id -> name, of the jobs in the book
+    sizes: dict[UUID, set[int]]  #: id -> the gang sizes that they ask for
 
 
 def bids_read(venue: Venue) -> list[Bid]:
@@ -97,10 +98,15 @@ def rows_make(bids: list[Bid], view: View) -> Rows:
         kept.append(wish)
         demands.append(demand)
         budgets.append(budget)
+    groups: set[Terms] = set(map(itemgetter(-1), kept))
+    sizes: dict[UUID, set[int]] = defaultdict(set)
+    for terms in groups:
+        sizes[terms.job_class].update(terms.sizes)
     return Rows(
         jobs=_spelled(kept, demands, budgets, view),
         left_out=left_out,
-        classes={terms.job_class: terms.row["class"] for terms in set(map(itemgetter(-1), kept))},
+        classes={terms.job_class: terms.row["class"] for terms in groups},
+        sizes=dict(sizes),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from federation.models import Offer, PoolPrice, Round, Venue
 from federation.money import as_credits
-from federation.snapshot.bids import LeftOut, bids_read, rows_make
+from federation.selectors.affinity import Matrix, book_rows
+from federation.snapshot.bids import LeftOut, Rows, bids_read, rows_make
 from federation.snapshot.documents import spell_with
 from federation.snapshot.view import PoolRow, View, view_read
 
@@ -25,16 +25,19 @@ class Book:
     gpus: int
 
 
-def book_build(*, venue: Venue, now: datetime) -> Book:
-    """Freeze the venue's offers and bids as one document. Runs in the caller's transaction."""
+def book_build(*, venue: Venue, now: datetime, cells: Matrix | None = None) -> Book:
+    """Freeze the venue's offers and bids as one document. Runs in the caller's transaction.
+
+    `cells`: the affinity matrix, where it was read already.
+    """
     bids = bids_read(venue)
-    view = view_read(venue, (bid[0] for bid in bids), now)
+    view = view_read(venue, (bid[0] for bid in bids), now, cells)
     rows = rows_make(bids, view)
     document: dict[str, Any] = {
         "format": "hanse.book/1",
         "round_hours": venue.round_s / 3600.0,
         "pools": [_pool_row(row) for row in view.pools.values()],
-        "affinity": _affinity_rows(view, rows.classes),
+        "affinity": _affinity_rows(view, rows),
         "rules": _rules(venue, view),
     }
     previous = _previous_prices(view)
@@ -78,17 +81,16 @@ def _pool_row(row: PoolRow) -> dict[str, Any]:
     }
 
 
-def _affinity_rows(view: View, classes: dict[UUID, str]) -> list[dict[str, Any]]:
-    """Speeds of the classes that bid, `classes`: id -> name."""
+def _affinity_rows(view: View, rows: Rows) -> list[dict[str, Any]]:
+    """Speeds of the classes that bid."""
     return [
         {
             "pool": view.pools[pool].name,
-            "class": classes[job_class],
-            "samples_per_s": round(cell.samples_per_s, 9),
+            "class": rows.classes[job_class],
+            "samples_per_s": round(speed, 9),
             "gpus": gpus,
         }
-        for (pool, job_class, gpus), cell in view.cells.items()
-        if pool in view.pools and job_class in classes
+        for pool, job_class, gpus, speed in book_rows(view.cells, view.pools, rows.sizes)
     ]
 
 

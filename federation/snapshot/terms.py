@@ -26,6 +26,7 @@ class Terms:
     """What the market is to every job of a group. One object for each group."""
 
     job_class: UUID
+    sizes: tuple[int, ...]  #: of its gangs
     row: dict[str, Any]  #: the part of a book's row that they share
     template: str  #: their row as text, with places for what is a bid's own
     output: int  #: samples in a round where it runs fastest, at most
@@ -66,11 +67,12 @@ def _terms(
     cheapest = (pool.reserve_micro * size * round_s / 3600 for pool, size, _ in speeds)
     return Terms(
         job_class=job.job_class_id,
+        sizes=tuple(sizes),
         row=row,
         template=row_template(row),
         output=int(fastest * round_s) + 1,
         least_micro=min(cheapest, default=0.0),
-        refused=_refused(job, allowed, known=bool(speeds)),
+        refused=None if speeds else _refused(job, allowed, view),
         crowded=_crowded(allowed, min(sizes)),
     )
 
@@ -102,12 +104,15 @@ def _shared_row(job: Job, sizes: list[int], allowed: list[PoolRow], pools: int) 
     return row
 
 
-def _refused(job: Job, allowed: list[PoolRow], *, known: bool) -> tuple[str, str] | None:
+def _refused(job: Job, allowed: list[PoolRow], view: View) -> tuple[str, str]:
+    """Why nothing is known of its speed where it may run."""
     if not allowed:
         return "no_feasible_pool", "No pool on offer is among those it may run on."
-    if not known:
-        return "no_affinity", f"No site has stated or shown how fast {job.job_class} runs."
-    return None
+    sizes = [int(size) for size in job.gpus]
+    if any(view.beyond(row.pool.pk, job.job_class_id, size) for row in allowed for size in sizes):
+        why = f"{job.job_class} was not measured at its size: a forecast is not priced on there."
+        return "no_affinity", f"{why} A probe at that size is needed first."
+    return "no_affinity", f"No site has stated or shown how fast {job.job_class} runs."
 
 
 def _crowded(allowed: list[PoolRow], size: int) -> tuple[str, str] | None:

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from federation.affinity.alarms import trimmed
-from federation.affinity.believed import Believed
 from federation.machines.lease import LIVE
 from federation.models import Account, Lease, Offer, OfferPool, Pool, Tenant, Venue
-from federation.selectors.affinity import Cell, believed_cells, current_offers, speed_at
+from federation.selectors.affinity import Matrix, believed_cells, current_offers
+from federation.selectors.matrix import EXTRAPOLATED
 from federation.selectors.records import haircuts
 from federation.selectors.rules import rules_newest
 
@@ -49,20 +49,29 @@ class View:
     venue: Venue
     offers: list[Offer]
     pools: dict[UUID, PoolRow]  #: by id, in the order of their names
-    cells: dict[Cell, Believed]
+    cells: Matrix
     running: dict[str, Running]  #: bidding jobs that have a live lease
     vetoes: dict[str, frozenset[UUID]]  #: job -> pools that declined or lost it lately
     funds: dict[str, int]  #: tenant -> free micro-credits
     tenants: dict[str, str]  #: tenant -> name
 
     def speed(self, pool: UUID, job_class: UUID, gpus: int) -> float | None:
-        """Samples/s of a class on a gang there; None = not known to run."""
-        believed = speed_at(self.cells, pool, job_class, gpus)
-        return None if believed is None else believed.samples_per_s
+        """Samples/s of a class on a gang there; None = not known to run, or not priced on."""
+        return self.cells.speed(pool, job_class, gpus)
+
+    def beyond(self, pool: UUID, job_class: UUID, gpus: int) -> bool:
+        """Whether a model speaks of that gang, from beyond what was measured."""
+        said = self.cells.get((pool, job_class, gpus))
+        return said is not None and said.source == EXTRAPOLATED
 
 
-def view_read(venue: Venue, bidding: Iterable[str], now: datetime) -> View:
-    """Read a venue in a few statements, whatever the number of jobs, `bidding`, that bid."""
+def view_read(
+    venue: Venue, bidding: Iterable[str], now: datetime, cells: Matrix | None = None
+) -> View:
+    """Read a venue in a few statements, whatever the number of jobs, `bidding`, that bid.
+
+    `cells`: its affinity matrix, where it was read already.
+    """
     offers = list(current_offers(venue, now))
     running, held = _leases(venue, bidding)
     pools = _pools(venue, offers, running, held)
@@ -73,7 +82,7 @@ def view_read(venue: Venue, bidding: Iterable[str], now: datetime) -> View:
         venue=venue,
         offers=offers,
         pools={row.pool.pk: row for row in sorted(pools, key=lambda row: row.name)},
-        cells=believed_cells(offers),
+        cells=believed_cells(offers) if cells is None else cells,
         running=running,
         vetoes=_vetoes(venue, now),
         funds={str(tenant): balance for tenant, balance in funds},

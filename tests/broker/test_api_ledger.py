@@ -1,4 +1,4 @@
-"""The ledger over HTTP: who sees what, files, and money out."""
+"""The ledger over HTTP: who sees what, files, money in and out, credit, reversals."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from django.db import connection
 from django.utils import timezone
 
 from federation import ledger_guard
-from federation.models import Contract, Entry
+from federation.models import Contract, Entry, EntryGroup, Member
 from federation.selectors.accounts import trial_balance
 from tests.broker.api_world import Caller, a_caller, nothing_stored, problem
 from tests.broker.settled_world import a_settled_contract, an_operator, member_caller
+from tests.federation.ledger_scene import balances
 from tests.support import world
 
 pytestmark = pytest.mark.django_db
@@ -85,4 +86,64 @@ def test_money_out_once_and_never_more_than_there_is(contract, operator):
         earnings = {"member": "alder", "amount": "0.000001"}
         problem(operator.post("/withdrawals", earnings), 409, "not_final")
     problem(a_caller(world.a_tenant("eve")).post("/withdrawals", body), 403, "not_an_operator")
+    assert trial_balance().holds
+
+
+def test_money_in_for_a_tenant_or_a_member_once_for_each_key(contract, operator):
+    before = balances()
+    body = {"member": "alder", "amount": "12.50", "key": "cover"}
+    assert operator.post("/deposits", body).json() == {"posted": True, "key": "cover"}
+    assert operator.post("/deposits", body).json() == {"posted": False, "key": "cover"}
+    again = operator.post("/deposits", {"tenant": "ann", "amount": "1"})
+    assert (again.status_code, again.json()["posted"]) == (201, True)
+    after = balances()
+    assert after["member_earnings alder"] - before["member_earnings alder"] == 12_500_000
+    assert after["tenant_cash ann"] - before["tenant_cash ann"] == 1_000_000
+    own = member_caller("alder", timezone.now())
+    with nothing_stored():
+        problem(operator.post("/deposits", body | {"amount": "1"}), 409, "deposit_conflict")
+        problem(operator.post("/deposits", {"amount": "1"}), 422, "bad_input", "tenant")
+        problem(operator.post("/deposits", body | {"amount": "0"}), 422, "bad_input", "amount")
+        problem(operator.post("/deposits", body | {"member": "nobody"}), 404, "not_found")
+        problem(own.post("/deposits", body), 403, "not_an_operator")
+    assert trial_balance().holds
+
+
+def test_the_credit_of_a_member_is_for_operators_to_set(contract, operator):
+    path = "/members/alder/credit"
+    assert operator.post(path, {"amount": "250"}).json() == {
+        "member": "alder",
+        "amount": "250.000000",
+    }
+    assert Member.objects.get(name="alder").credit_micro == 250_000_000
+    assert operator.post(path, {"amount": "0"}).json()["amount"] == "0.000000"
+    assert operator.post(path, {"amount": None}).json()["amount"] is None
+    assert Member.objects.get(name="alder").credit_micro is None
+    own = member_caller("alder", timezone.now())
+    with nothing_stored():
+        problem(operator.post(path, {}), 422, "bad_input", "amount")
+        problem(operator.post(path, {"amount": "-1"}), 422, "bad_input", "amount")
+        problem(operator.post("/members/nobody/credit", {"amount": "1"}), 404, "not_found")
+        problem(own.post(path, {"amount": "1"}), 403, "not_an_operator")
+
+
+def test_a_deposit_is_taken_back_and_what_a_contract_reckons_with_is_not(contract, operator):
+    operator.post("/deposits", {"member": "alder", "amount": "3", "key": "twice"})
+    before = balances()["member_earnings alder"]
+    group = EntryGroup.objects.get(kind="deposit", key__endswith=":twice")
+    body = {"key": group.key, "why": "typed twice"}
+    told = {"key": f"reversal:{group.pk}"}
+    first = operator.post("/ledger/reversals", body)
+    assert (first.status_code, first.json()) == (201, {"posted": True, **told})
+    assert operator.post("/ledger/reversals", body).json() == {"posted": False, **told}
+    assert before - balances()["member_earnings alder"] == 3_000_000
+    own = member_caller("alder", timezone.now())
+    with nothing_stored():
+        for kind in ("hold", "settle", "reversal"):
+            key = EntryGroup.objects.filter(kind=kind).first().key
+            refused = operator.post("/ledger/reversals", body | {"key": key})
+            problem(refused, 409, "not_reversible")
+        problem(operator.post("/ledger/reversals", body | {"key": "no"}), 404, "not_found")
+        problem(operator.post("/ledger/reversals", {"key": "no"}), 422, "bad_input", "why")
+        problem(own.post("/ledger/reversals", body), 403, "not_an_operator")
     assert trial_balance().holds

@@ -18,6 +18,7 @@ from django.utils import timezone
 from broker.tasks import run_study, tick_studies
 from federation.models import Alarm, Lease, Study
 from federation.services.leases import Ending
+from federation.services.rules import consent_give, rules_of
 from tests.broker.api_world import BODY, Caller, a_caller, a_running_job, a_site_now
 from tests.broker.settled_world import an_operator
 from tests.support import world
@@ -32,6 +33,7 @@ OPERATIONS = {
     ("/api/v1/contracts/{id}", "get"): "contracts_get",
     ("/api/v1/contracts/{id}/counts", "post"): "contracts_count",
     ("/api/v1/contracts/{id}/disputes", "post"): "contracts_dispute",
+    ("/api/v1/deposits", "post"): "deposits_post",
     ("/api/v1/disputes", "get"): "disputes_list",
     ("/api/v1/disputes/{id}", "get"): "disputes_get",
     ("/api/v1/disputes/{id}/decision", "post"): "disputes_decide",
@@ -59,7 +61,9 @@ OPERATIONS = {
     ("/api/v1/jobs/{id}/why", "get"): "jobs_why",
     ("/api/v1/ledger", "get"): "ledger_get",
     ("/api/v1/ledger/export", "get"): "ledger_export",
+    ("/api/v1/ledger/reversals", "post"): "reversals_post",
     ("/api/v1/me", "get"): "me",
+    ("/api/v1/members/{name}/credit", "post"): "members_credit",
     ("/api/v1/members/{name}/statement", "get"): "statements_get",
     ("/api/v1/offers", "get"): "offers_list",
     ("/api/v1/quotes", "get"): "quotes_list",
@@ -136,7 +140,11 @@ def answers(schema: dict[str, Any], path: str, method: str, status: str) -> dict
 def test_answers_have_the_shape_that_the_document_says(schema):
     tenant = world.a_tenant("ann")
     api = a_caller(tenant)
-    lease = a_running_job(tenant, a_site_now("north"))
+    north = a_site_now("north")
+    for member in (north.member, tenant.member):  # else its round has no dividend
+        now = timezone.now()
+        consent_give(rules=rules_of(north.venue, now), member=member, actor="test", now=now)
+    lease = a_running_job(tenant, north)
     api.submit(name="waits", gpus=[64])
     job, number = str(lease.job_id), str(lease.round.number)
     quote = api.post("/quotes", BODY).json()["id"]

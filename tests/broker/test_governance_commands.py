@@ -16,6 +16,7 @@ from federation.models import Alarm, Contract, Dispute, Epoch, Rules, Study
 from federation.services.disputes import dispute_open
 from tests.broker.settled_world import a_settled_contract
 from tests.broker.test_commands import done, refused, run
+from tests.support import world
 
 BOOK = str(Path(__file__).parents[1] / "economics" / "data" / "book_three_sites.json")
 pytestmark = pytest.mark.django_db
@@ -46,8 +47,8 @@ def test_rules_are_shown_previewed_set_and_agreed_to(contract):
     assert Rules.objects.get(version=2).time_zone == "Europe/Berlin"
     refused("bad_input", "rules", "preview", "--set", "kapa=1")
     refused("bad_parameter", "rules", "preview", "--set", "kappa")
-    assert "agrees to version 2" in done("rules", "agree", "alder")
-    refused("not_found", "rules", "agree", "nobody")
+    assert "agrees to version 2" in done("rules", "agree", "alder", "--by", "letter 7 of the dean")
+    refused("not_found", "rules", "agree", "nobody", "--by", "letter 8")
 
 
 def test_a_dispute_is_listed_and_decided(contract):
@@ -76,28 +77,59 @@ def decide(dispute: Dispute | str, accepted: int, cause: str) -> tuple[str, ...]
     return ("disputes", "decide", name, *options)
 
 
-def test_an_epoch_is_proposed_listed_and_posted(contract, monkeypatch):
+@pytest.fixture
+def later(db, monkeypatch):
+    """A contract of members that had agreed to the rules is settled, a minute ago."""
+    world.a_venue()
+    for member in ("alder", "birch"):
+        world.a_member(member)
+        done("rules", "agree", member, "--by", "its director")
+    a_settled_contract(timezone.now())
+    now = timezone.now() + timedelta(minutes=1)
+    monkeypatch.setattr("broker.governance_commands.set_up", lambda: now)
+    return now
+
+
+def test_an_epoch_is_proposed_listed_and_posted(later, monkeypatch):
     asked = []
     monkeypatch.setattr("broker.tasks.hand_out_studies", lambda ids: asked.extend(ids))
-    later = timezone.now() + timedelta(minutes=1)
-    monkeypatch.setattr("broker.governance_commands.set_up", lambda: later)
     done("epochs", "propose")
     assert len(asked) == 1
     compute()
     rows = json.loads(done("epochs", "list", "-o", "json"))
     assert {row["member"] for row in rows} == {"alder", "birch"}
-    refused("consent_missing", "epochs", "post", "1")
-    for member in ("alder", "birch"):
-        done("rules", "agree", member)
+    document = {**Epoch.objects.get().document, "left_out": [{"round": 7, "why": "lost"}]}
+    Epoch.objects.update(document=document)
+    assert "Epoch 1 leaves 1 rounds out: lost." in run("epochs", "list").stderr
     done("epochs", "post", "1")
     assert Epoch.objects.get().state == "posted"
     refused("not_proposed", "epochs", "refuse", "1", "--why", "late")
     refused("not_found", "epochs", "post", "7")
 
 
-def test_alarms_are_listed_and_closed(db):
-    from tests.support import world
+def test_a_period_is_closed_without_a_dividend(later, monkeypatch):
+    monkeypatch.setattr("broker.tasks.hand_out_studies", lambda ids: None)
+    refused("bad_input", "epochs", "close", "--why", " ")
+    ahead = f"{later + timedelta(days=1):%Y-%m-%dT%H:%M:%S}"
+    refused("bad_input", "epochs", "close", "--why", "x", "--until", ahead)
+    refused("no_rounds", "epochs", "close", "--why", "x", "--until", "2020-01-01")
+    said = done("epochs", "close", "--why", "the year before the consortium")
+    assert said.strip() == "Epoch 1: 1 rounds are closed without a dividend."
+    [row] = json.loads(done("epochs", "list", "-o", "json"))
+    assert (row["state"], row["rounds"], row["member"]) == ("CLOSED", 1, None)
+    refused("no_rounds", "epochs", "propose")
+    refused("no_rounds", "epochs", "close", "--why", "again")
 
+
+def test_a_refused_epoch_may_close_its_period(later, monkeypatch):
+    monkeypatch.setattr("broker.tasks.hand_out_studies", lambda ids: None)
+    done("epochs", "propose")
+    compute()
+    done("epochs", "refuse", "1", "--why", "not this year", "--skip")
+    refused("no_rounds", "epochs", "propose")
+
+
+def test_alarms_are_listed_and_closed(db):
     world.a_venue()
     alarm = Alarm.objects.create(
         kind="ring",

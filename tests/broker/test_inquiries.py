@@ -115,6 +115,7 @@ def spread_shares(spread) -> dict:
     ("kind", "parameters", "study"),
     [
         ("joining", {"site": "clover", "draws": 20}, "join"),
+        ("leaving", {"draws": 20}, "leave"),
         ("response", {"sweeps": 3}, "best_response"),
         ("misreport", {"site": "alder"}, "misreport"),
     ],
@@ -176,27 +177,34 @@ def settled(now: datetime) -> None:
     world.pay(now)
 
 
-def epochs_of(api: Caller) -> list[dict]:
-    rows: list[dict] = api.get("/epochs").json()["results"]
-    return rows
-
-
-def test_a_dividend_is_posted_only_when_every_member_has_agreed(market, operator, now):
-    body = {"until": (now + timedelta(minutes=1)).isoformat()}
-    problem(operator.post("/epochs", {}), 409, "no_rounds")  # it is published in ten seconds
-    problem(operator.post("/epochs", body), 409, "contracts_open")
-    venue = world.a_venue()
-    preview = rules_services.rules_preview(
-        venue=venue, changes={"alpha_ppm": 500_000}, now=now, actor="test"
-    )
+def agreed_rules(now: datetime, **changes) -> Rules:
+    """A version of the rules that every member agrees to at once."""
+    venue, changes = world.a_venue(), changes or {"alpha_ppm": 500_000}
+    preview = rules_services.rules_preview(venue=venue, changes=changes, now=now, actor="test")
     rules = rules_services.rules_set(
         venue=venue,
-        changes={"alpha_ppm": 500_000},
+        changes=changes,
         preview_sha256=preview.sha256,
         why="a consortium",
         actor="test",
         now=now,
     )
+    for name in MEMBERS:
+        rules_services.consent_give(rules=rules, member=world.a_member(name), actor="test", now=now)
+    return rules
+
+
+def epochs_of(api: Caller) -> list[dict]:
+    rows: list[dict] = api.get("/epochs").json()["results"]
+    return rows
+
+
+def test_a_dividend_is_computed_shown_and_posted_once(market, operator, now):
+    body = {"until": (now + timedelta(minutes=1)).isoformat()}
+    problem(operator.post("/epochs", {}), 409, "no_rounds")  # it is published in ten seconds
+    problem(operator.post("/epochs", body), 409, "nothing_to_share")  # nobody has agreed
+    agreed_rules(now)
+    problem(operator.post("/epochs", body), 409, "contracts_open")
     settled(now + timedelta(seconds=15))
     asked = operator.post("/epochs", body)
     assert asked.status_code == 202, asked.content
@@ -204,13 +212,10 @@ def test_a_dividend_is_posted_only_when_every_member_has_agreed(market, operator
     tick_studies()
     [epoch] = epochs_of(operator)
     assert (epoch["number"], epoch["state"], epoch["rounds"]) == (1, "PROPOSED", 1)
+    assert epoch["left_out"] == []
+    assert all(row["agreed"] for row in epoch["members"])
     assert sum(Decimal(row["dividend"]) for row in epoch["members"]) == 0
     assert any(Decimal(row["dividend"]) for row in epoch["members"])
-    with nothing_stored():
-        problem(operator.post("/epochs/1/post"), 409, "consent_missing")
-    for name in MEMBERS:
-        version = {"version": rules.version}
-        assert member_caller(name, now).post("/rules/consent", version).status_code == 200
     assert operator.post("/epochs/1/post").json()["state"] == "POSTED"
     problem(operator.post("/epochs/1/post"), 409, "not_proposed")
     [group] = EntryGroup.objects.filter(kind="dividend")
@@ -224,6 +229,25 @@ def test_a_dividend_is_posted_only_when_every_member_has_agreed(market, operator
     problem(operator.post("/epochs", body), 409, "no_rounds")
 
 
+def test_a_refused_epoch_is_proposed_again_and_a_skipped_one_is_not(market, operator, now):
+    agreed_rules(now)
+    settled(now + timedelta(seconds=15))
+    body = {"until": (now + timedelta(minutes=1)).isoformat()}
+    for number, refusal in ((1, {"why": "too soon"}), (2, {"why": "no", "skip": True})):
+        assert operator.post("/epochs", body).status_code == 202
+        compute()
+        tick_studies()
+        with nothing_stored():
+            problem(
+                operator.post(f"/epochs/{number}/refuse", {"skip": True}), 422, "bad_input", "why"
+            )
+        shown = operator.post(f"/epochs/{number}/refuse", refusal).json()
+        assert shown["state"] == ("CLOSED" if refusal.get("skip") else "REFUSED")
+    problem(operator.post("/epochs", body), 409, "no_rounds")
+    problem(operator.post("/epochs/2/post"), 409, "not_proposed")
+    assert not EntryGroup.objects.filter(kind="dividend").exists()
+
+
 def test_members_see_epochs_and_operators_alone_propose(market, now):
     member = member_caller("alder", now)
     assert member.get("/epochs").json()["results"] == []
@@ -233,6 +257,7 @@ def test_members_see_epochs_and_operators_alone_propose(market, now):
 
 def test_two_epochs_never_share_a_round(market, now):
     """Proposed twice before it was looked at, it is one epoch."""
+    agreed_rules(now)
     settled(now + timedelta(seconds=15))
     venue, until = world.a_venue(), now + timedelta(minutes=1)
     first = epoch_propose(venue=venue, until=until, actor="a", now=until)
@@ -252,5 +277,4 @@ def test_two_epochs_never_share_a_round(market, now):
     tick_studies()
     tick_studies()
     assert Epoch.objects.count() == 1
-    assert Rules.objects.count() == 1
     assert not Account.objects.filter(kind="rounding").exclude(balance_micro=0).exists()

@@ -13,6 +13,7 @@ from federation.decision import decide
 from federation.errors import Refused
 from federation.models import Contract, Event, Job, Lease, Round, Rules
 from federation.selectors.accounts import funds_micro, trial_balance
+from federation.selectors.contracts import recompute
 from federation.services import rounds
 from federation.services.jobs import (
     binding_cancels,
@@ -20,6 +21,7 @@ from federation.services.jobs import (
     earnests_release,
     job_cancel,
 )
+from federation.services.leases import Ending, revoke_ask
 from federation.services.records import records_refit
 from federation.snapshot import book_build
 from tests.support.world import (
@@ -289,3 +291,44 @@ def test_a_job_that_ends_without_a_contract_gets_its_earnest_money_back(market):
     assert earnests_release(now=later(3)) == []
     assert funds_micro(tenant, a_venue()) == 10_000_000_000
     assert trial_balance().holds
+
+
+# after the publication, before the start
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_cancellation_after_publication_and_before_the_start_costs_the_reserve_too(market, taken):
+    site, tenant = market
+    before = funds_micro(tenant, a_venue())
+    job = a_job(tenant, value="20000", samples=10**6)
+    a_round(later(20))
+    lease, agent = live_lease(job), SimAgent(site)
+    if taken:
+        agent.sync(later(21))
+    cancel(job, later(22))
+    if taken:
+        lease.refresh_from_db()
+        agent.report(lease, later(23), samples=0, ending=Ending("never_started"))
+    pay(later(24))
+    contract = Contract.objects.get()
+    assert (contract.state, contract.cause, contract.paid_micro) == (
+        "settled",
+        "tenant",
+        ROUND_COST,
+    )
+    assert contract.penalty_micro == 0
+    assert before - funds_micro(tenant, a_venue()) == ROUND_COST
+    assert recompute(contract).differences == ()
+    story = Event.objects.get(subject_id=str(contract.pk), event="measure")
+    assert story.code == "cancel_before_start"
+    assert trial_balance().holds
+
+
+def test_one_that_is_outbid_before_the_start_costs_its_tenant_nothing(market):
+    _, tenant = market
+    job = a_job(tenant, value="20000", samples=10**6)
+    a_round(later(20))
+    revoke_ask(lease=live_lease(job), code="outbid", why="outbid", now=later(22))
+    pay(later(24))
+    assert Contract.objects.get().state == "voided"
+    assert funds_micro(tenant, a_venue()) == 10_000_000_000

@@ -10,9 +10,11 @@ from federation.errors import BadInput, Refused
 from federation.models import Account, Contract, EntryGroup, Event, Job, User
 from federation.selectors.contracts import job_differences
 from federation.selectors.disputes import contracts_visible, disputes_visible, party_of
+from federation.selectors.replay import replay
 from federation.services import ledger
 from federation.services.contracts import contracts_finalise, contracts_measure
 from federation.services.disputes import dispute_decide, dispute_withdraw, evidence_add
+from federation.services.funds import withdraw
 from federation.services.leases import Ending
 from tests.federation.contract_scene import (
     HOUR,
@@ -26,7 +28,7 @@ from tests.federation.contract_scene import (
     purse,
     settled,
 )
-from tests.support.world import a_member, a_site, a_tenant, later, pay
+from tests.support.world import a_member, a_site, a_tenant, a_venue, later, pay
 
 pytestmark = pytest.mark.django_db
 
@@ -89,6 +91,55 @@ def test_a_decision_that_no_purse_can_bear_is_refused_and_can_be_made_otherwise(
     decide(dispute, 2_000_000, cause="site")
     contract.refresh_from_db()
     assert (contract.state, contract.postings) == ("settled", 1)  # nothing had to move
+
+
+def test_a_refund_under_dispute_cannot_be_spent_and_the_decision_finds_it():
+    tenant = a_tenant(credits=134)
+    scene = a_scene(tenant=tenant)
+    contract = settled(scene, SOLD // 2)
+    cash, escrow = purse("tenant_cash", tenant), purse("tenant_escrow", tenant)
+    stake = contract.refunded_micro + contract.penalty_micro
+    dispute = object_to(contract, by="site", claimed=SOLD)
+    assert purse("tenant_cash", tenant) == cash - stake == 16_000
+    assert purse("tenant_escrow", tenant) == escrow + stake
+    with pytest.raises(Refused) as refusal:
+        a_scene(tenant=tenant, payment_micro=30_000_000)
+    assert refusal.value.code == "insufficient_funds"
+    spare = {"tenant": tenant, "venue": a_venue(), "actor": "op", "now": later(4100)}
+    with pytest.raises(Refused):
+        withdraw(amount_micro=16_001, key="w1", **spare)
+    assert withdraw(amount_micro=16_000, key="w2", **spare)  # that is not at stake
+    holds(contract)
+    decide(dispute, 2_000_000, "site")
+    contract.refresh_from_db()
+    assert contract.paid_micro == 66_992_000 * 2_000_000 // SOLD
+    assert purse("tenant_escrow", tenant) == escrow
+    given = contract.refunded_micro + contract.penalty_micro
+    assert purse("tenant_cash", tenant) == given
+    assert replay().findings == []
+    holds(contract)
+
+
+def test_a_withdrawn_objection_gives_back_what_it_froze(scene):
+    contract, tenant = settled(scene, 2_384_640), scene.job.tenant
+    before = purse("tenant_cash", tenant), purse("tenant_escrow", tenant)
+    dispute = object_to(contract)
+    assert before[0] - purse("tenant_cash", tenant) == 5_359_360 + 1_004_880
+    dispute_withdraw(dispute=dispute, why="My mistake.", actor="user:tenant", now=later(4500))
+    assert (purse("tenant_cash", tenant), purse("tenant_escrow", tenant)) == before
+    keys = EntryGroup.objects.filter(key__startswith="dispute:").order_by("key")
+    assert [(g.key, g.kind) for g in keys] == [
+        (f"dispute:{dispute.pk}", "earnest"),
+        (f"dispute:{dispute.pk}:end", "release"),
+    ]
+    holds(contract)
+
+
+def test_a_contract_that_is_not_paid_yet_has_nothing_more_to_freeze(scene):
+    delivered(scene, SOLD)
+    contracts_measure(now=later(3700))
+    object_to(Contract.objects.get(pk=scene.contracts[0].pk))
+    assert not EntryGroup.objects.filter(key__startswith="dispute:").exists()
 
 
 @pytest.mark.parametrize("cause", ["site", "tenant", "market", "none"])

@@ -140,39 +140,6 @@ def test_a_correction_needs_only_the_difference():
     assert refused.value.code == "insufficient_funds"
 
 
-def test_a_settlement_after_a_reversal_is_whole():
-    contract = held()
-    settle(contract, 70, 5)
-    group = EntryGroup.objects.get(kind="settle")
-    take_back = {"group": group, "key": "r", "memo": "wrong", "actor": "user:op", "now": later(2)}
-    assert ledger.reverse(**take_back)
-    assert not ledger.reverse(**take_back)
-    assert balances()["tenant_escrow ann"] == 100
-    assert balances()["member_bond alder"] == 20
-    assert settle(contract, 80, 0, 2)
-    assert balances()["member_earnings alder"] == 80
-    reversal = EntryGroup.objects.get(kind="reversal")
-    assert (reversal.reverses, reversal.contract_id) == (group, contract.pk)
-    assert Event.objects.get(subject="ledger", event="reverse").actor == "user:op"
-
-
-def test_a_group_is_reversed_once_and_a_reversal_never():
-    some_history()
-    reversal = EntryGroup.objects.get(kind="reversal")
-    again = {"key": "other", "memo": "m", "actor": "t", "now": NOW}
-    assert refusal(ledger.reverse, group=reversal, **again) == "not_reversible"
-    assert refusal(ledger.reverse, group=reversal.reverses, **again) == "already_reversed"
-
-
-def test_what_is_spent_is_not_taken_back():
-    tenant = a_tenant("ann", credits=1)
-    contract = a_contract(tenant, a_seller())
-    ledger.escrow_hold(contract=contract, amount_micro=1, key="h", now=NOW)
-    group = EntryGroup.objects.get(kind="deposit")
-    again = {"key": "other", "memo": "m", "actor": "t", "now": NOW}
-    assert refusal(ledger.reverse, group=group, **again) == "insufficient_funds"
-
-
 def test_earnest_money_waits_in_escrow_and_becomes_part_of_the_price():
     tenant = a_tenant("ann", credits=1)
     contract = a_contract(tenant, a_seller())

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.models import Contract, EntryGroup, Link, Member, Rules, Venue
+from federation.selectors.contributions import week_of
 from federation.selectors.exports import ledger_csv, ledger_json
 from federation.selectors.ledger import verify
 from federation.selectors.statements import (
@@ -223,7 +224,7 @@ def test_unused_credits_fade_once_a_week_and_fresh_ones_do_not():
     left = 1_000_549 - first
     assert balances("credits")["tenant_cash ann"] == left - left * 20_000 // MICRO
     group = EntryGroup.objects.filter(kind="decay").earliest("created_at")
-    assert group.facts == {"decay_ppm": 20_000, "carried_micro": 1_000_049}
+    assert group.facts == {"decay_ppm": 20_000, "carried_micro": 1_000_049, "rules": 2}
     assert sum(balances("credits").values()) == 0
     committed()
     assert verify().findings == []
@@ -244,9 +245,9 @@ def test_what_was_spent_since_monday_does_not_fade():
 
 def test_a_week_begins_on_monday_in_its_zone():
     sunday = datetime(2027, 1, 3, 23, 30, tzinfo=UTC)
-    begun, week = credits.week_of(sunday, "UTC")
+    begun, week = week_of(sunday, "UTC")
     assert (week, begun.date().isoformat()) == ("2026-W53", "2026-12-28")
-    begun, week = credits.week_of(sunday, "Europe/Berlin")
+    begun, week = week_of(sunday, "Europe/Berlin")
     assert (week, begun.astimezone(UTC).isoformat()) == ("2027-W01", "2027-01-03T23:00:00+00:00")
 
 

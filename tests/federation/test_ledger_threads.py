@@ -8,6 +8,7 @@ import threading
 import pytest
 from django.db import connection, transaction
 
+from federation.errors import Refused
 from federation.models import Account, EntryGroup, Link, Round
 from federation.selectors.accounts import trial_balance
 from federation.selectors.ledger import verify
@@ -80,6 +81,22 @@ def test_one_key_posted_by_all_at_once_is_posted_once():
 
     assert sum(together(MANY, write)) == 1
     assert EntryGroup.objects.filter(key="same").count() == 1
+    assert verify().findings == []
+
+
+def test_one_group_taken_back_by_all_at_once_is_taken_back_once():
+    purses(count=1)
+    group = EntryGroup.objects.get()
+
+    def write(number):
+        named = {"memo": "wrong", "actor": "t", "now": NOW}
+        try:
+            return ledger.reverse(group=group, key=f"reversal:{number}", **named)
+        except Refused as refused:
+            return refused.code
+
+    assert sorted(together(MANY, write), key=str) == [True, *["already_reversed"] * (MANY - 1)]
+    assert EntryGroup.objects.count() == 2
     assert verify().findings == []
 
 

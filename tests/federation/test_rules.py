@@ -6,8 +6,14 @@ import pytest
 from django.db import DatabaseError, transaction
 
 from federation.errors import BadInput, Refused
-from federation.models import Contract, Event, Rules
-from federation.selectors.rules import FIELDS, consent_missing, rules_history, rules_values
+from federation.models import Contract, Event, Rules, SiteRecord
+from federation.selectors.rules import (
+    ELSEWHERE,
+    FIELDS,
+    consent_missing,
+    rules_history,
+    rules_values,
+)
 from federation.services.disputes import dispute_decide, dispute_open
 from federation.services.rules import (
     PREVIEW_FRESH,
@@ -17,6 +23,7 @@ from federation.services.rules import (
     rules_set,
 )
 from tests.federation.contract_scene import HOUR, a_scene
+from tests.support.together import together
 from tests.support.world import NOW, a_member, a_site, a_venue, later, pay
 
 pytestmark = pytest.mark.django_db
@@ -47,6 +54,45 @@ def test_a_venue_s_first_rules_are_the_defaults_and_are_made_once():
         *(1, "broker", 500_000),
         200_000,
     )
+
+
+def test_the_first_rules_have_an_audit_entry_and_one_only():
+    rules_of(a_venue(), NOW)
+    rules_of(a_venue(), later(5))
+    audit = Event.objects.get(subject="venue", event="rules_first")
+    assert (audit.actor, audit.why) == ("broker", "The first version: the defaults.")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("ledger_may_be_flushed")
+def test_first_rules_that_many_workers_make_at_once_are_told_once():
+    venue = a_venue()
+    made = together(6, lambda _: rules_of(venue, NOW).pk)
+    assert len(set(made)) == 1
+    assert Event.objects.filter(subject="venue", event="rules_first").count() == 1
+
+
+def test_a_preview_says_in_words_what_its_figures_cannot_show():
+    short_by_eight_percent()
+    shown = rules_preview(venue=a_venue(), changes={"alpha_ppm": 500_000}, now=later(9000))
+    assert (shown.affected, [e.difference_micro for e in shown.effects]) == (0, [0, 0])
+    [note] = shown.notes
+    assert note.startswith("alpha_ppm takes effect in the dividends")
+    other = rules_preview(venue=a_venue(), changes={"kappa_ppm": 0}, now=later(9000))
+    assert (other.affected, other.notes) == (1, ())
+
+
+def test_every_rule_that_moves_no_contract_s_money_has_its_words():
+    """Each of the others is read by the settlement itself, or by the bonds."""
+    moving = {"kappa_ppm", "dead_band_ppm", "bond_ppm", "non_start_ppm", "tolerance_ppm"}
+    assert set(ELSEWHERE) == set(FIELDS) - moving - {"start_allowance_s"}
+
+
+def test_a_preview_takes_the_bonds_as_each_site_s_record_moves_them():
+    contract = short_by_eight_percent()
+    SiteRecord.objects.create(site=contract.lease.site, score=0.0, bond_ppm=1, updated_at=NOW)
+    shown = rules_preview(venue=a_venue(), changes={"bond_ppm": 100_000}, now=later(9000))
+    assert shown.bonds_after_micro == contract.payment_micro * 3 // 10
 
 
 def test_every_rule_can_be_changed_but_those_that_say_who_and_when():

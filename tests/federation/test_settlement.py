@@ -6,7 +6,7 @@ import pytest
 
 from federation.errors import Refused
 from federation.machines.lease import LIVE
-from federation.models import Contract, EntryGroup, Event, Job, Lease, Member, SiteRecord
+from federation.models import Contract, EntryGroup, Event, Job, Lease, Member, Rules, SiteRecord
 from federation.selectors.contracts import recompute
 from federation.services.contracts import (
     contract_open,
@@ -18,7 +18,7 @@ from federation.services.contracts import (
 )
 from federation.services.leases import Ending, lease_end
 from federation.services.reports import reports_accept
-from federation.services.rules import rules_of
+from federation.services.rules import bond_rates, rules_of
 from tests.federation.contract_scene import EXAMPLE, HOUR, a_scene, purse, the_ledger_holds
 from tests.support.world import (
     NOW,
@@ -252,9 +252,23 @@ def test_an_award_whose_bond_is_not_covered_is_dropped_with_a_sentence(db):
 
 def test_a_site_s_record_moves_the_rate_of_its_bonds(db):
     site = a_site("north", gpus=8)
-    SiteRecord.objects.create(site=site, bond_ppm=350_000, updated_at=NOW)
+    SiteRecord.objects.create(site=site, score=0.0, bond_ppm=1, updated_at=NOW)
     scene = a_scene(site=site)
-    assert scene.contract.bond_micro == 66_992_000 * 35 // 100
+    assert scene.contract.bond_micro == 66_992_000 * 60 // 100  # three times the rules' fifth
+
+
+@pytest.mark.parametrize(("ppm", "rate"), [(0, 0), (100_000, 300_000), (900_000, 1_000_000)])
+def test_new_rules_move_the_rate_of_a_site_with_a_record_at_once(db, ppm, rate):
+    scene = a_scene()
+    site = scene.agent.site
+    SiteRecord.objects.create(site=site, score=0.0, bond_ppm=600_000, updated_at=NOW)
+    first = rules_of(a_venue(), NOW)
+    second = Rules.objects.create(
+        venue=first.venue, version=2, actor="t", why="t", created_at=NOW, bond_ppm=ppm
+    )
+    assert bond_rates(second, [site.pk]) == {site.pk: rate}
+    scene.next(3660)
+    assert scene.contract.bond_micro == 66_992_000 * rate // 1_000_000
 
 
 def test_a_probe_has_neither_rules_nor_bond(db):

@@ -59,6 +59,15 @@ def test_outside_a_job_nothing_happens_and_nothing_is_raised():
         {"samples": 1, "accuracy": float("nan")},
         {"samples": 1, "t": 5},
         {"samples": 1, "note": "x" * 5000},
+        {"samples": 1, "sync_time_s": -0.1},
+        {"samples": 1, "grad_sqr": math.inf},
+        {"samples": 1, "local_batch": -8},
+        {"samples": 1, "replicas": 0},
+        {"samples": 1, "nodes": 1.5},
+        {"samples": 1, "accumulation": -1},
+        {"samples": 1, "memory_peak_bytes": -1},
+        {"samples": 1, "gpu": "x" * 201},
+        {"samples": 1, "gpu": 100},
     ],
 )
 def test_a_number_that_is_none_is_refused_and_not_written(progress, call):
@@ -71,6 +80,24 @@ def test_counts_may_be_whole_floats_and_losses_negative(progress):
     hanse.report(64.0, loss=-3.5)
     assert lines(progress)[0]["samples"] == 64
     assert lines(progress)[0]["loss"] == -3.5
+
+
+def test_what_forecasts_read_is_written_and_what_is_unknown_left_out(progress):
+    hanse.report(64, sync_time_s=0.1, local_batch=8, replicas=4.0, nodes=2, gpu="A100", loss=None)
+    hanse.report(128, accumulation=0, memory_peak_bytes=2**34, grad_sqr=0.5, grad_var=None)
+    first, second = lines(progress)
+    assert {key: first[key] for key in first if key not in ("samples", "t")} == {
+        "sync_time_s": 0.1,
+        "local_batch": 8.0,
+        "replicas": 4,
+        "nodes": 2,
+        "gpu": "A100",
+    }
+    assert {key: second[key] for key in second if key not in ("samples", "t")} == {
+        "accumulation": 0,
+        "memory_peak_bytes": 2**34,
+        "grad_sqr": 0.5,
+    }
 
 
 def test_throttled_calls_leave_lines_out(progress):
