@@ -7,6 +7,7 @@ BASE_STAMP := .venv-base/.ready
 TORCH_STAMP := .venv-torch/.ready
 TORCH_PIP ?=
 PYTEST := $(BIN)/python -m pytest
+SHARED := -n auto --maxprocesses 4  # tests that do not mind neighbours, on the cores there are
 
 .PHONY: help setup demo run test test-unit test-base test-torch test-postgres test-e2e check fmt lock clean
 
@@ -49,10 +50,10 @@ test-torch: $(TORCH_STAMP)  ## the training loops' callbacks on real frameworks,
 	.venv-torch/bin/python -m pytest -c tests/torch.ini --rootdir . tests/torch || [ $$? -eq 5 ]  # 5: all skipped
 
 test-unit: setup  ## mathematics, services, API and pages, on SQLite
-	$(PYTEST) tests/economics tests/federation tests/broker tests/docs
+	$(PYTEST) $(SHARED) tests/economics tests/federation tests/broker tests/docs
 
 test-postgres: setup  ## services, API and pages again, on a real PostgreSQL and a real Valkey
-	$(PYTEST) tests/federation tests/broker --database=postgres
+	$(PYTEST) $(SHARED) tests/federation tests/broker --database=postgres
 
 test-e2e: setup  ## the story and the faults with real processes, and the README's commands
 	$(PYTEST) tests/e2e
