@@ -93,7 +93,8 @@ def show(rows: list[dict[str, Any]], output: Output) -> None:
         return
     table = Table()
     for key in rows[0]:
-        table.add_column(key.replace("_", " "))
+        whole = 36 if key == "id" else None  # it is copied into the next command
+        table.add_column(key.replace("_", " "), min_width=whole)
     for row in rows:
         table.add_row(*("" if v is None else str(v) for v in row.values()))
     screen.print(table)

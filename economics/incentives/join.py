@@ -26,6 +26,7 @@ from economics.market import Array
 from economics.sharing.dividend import between, check_alpha
 
 ALPHA = 0.5
+ROUNDING = 1e-6  # credits: payoffs are paid in whole micro-credits
 MOST_PLAYED = 20_000  # columns times sites up to which the game of offers is played unasked
 MARKET, DIVIDEND, NUCLEOLUS = "market", "dividend", "nucleolus"
 
@@ -299,7 +300,7 @@ def _break_even(sample: Sample[Outcome], at: _Site, cost: float) -> BreakEven:
     def least(means: Array) -> float:
         """Where (1 - alpha) market + alpha nucleolus reaches the cost; 1 where it does not."""
         market, target = means
-        if market >= cost:
+        if market >= cost - ROUNDING:
             return 0.0
         return float(min((cost - market) / (target - market), 1.0)) if target > market else 1.0
 
@@ -307,6 +308,6 @@ def _break_even(sample: Sample[Outcome], at: _Site, cost: float) -> BreakEven:
     market = sample.mean(lambda row: at.gain(row, MARKET)).value
     return BreakEven(
         joining_cost=cost,
-        alpha=sample.statistic(gains, least) if max(mean, market) >= cost else None,
-        enough=sample.mean(lambda row: float(at.gain(row, NUCLEOLUS) >= cost)),
+        alpha=sample.statistic(gains, least) if max(mean, market) >= cost - ROUNDING else None,
+        enough=sample.mean(lambda row: float(at.gain(row, NUCLEOLUS) >= cost - ROUNDING)),
     )

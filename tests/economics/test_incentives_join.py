@@ -312,3 +312,19 @@ def test_summaries_say_what_was_drawn(found):
     assert "No equilibrium: the sites go round in 2 sweeps" in text
     rows = leave_summary(leave([draw(1, sites=2), draw(2, sites=2)], draws=DRAWS))
     assert f"2 rounds, 95 % intervals from {DRAWS} draws of rounds" in rows
+
+
+def test_a_site_that_gains_nothing_needs_no_dividend_to_break_even_at_no_cost():
+    """Payments are whole micro-credits, so a gain of zero may be written a little below it."""
+    book = {
+        "format": "hanse.book/1",
+        "round_hours": 1 / 3,
+        "pools": [{"id": "a.g", "site": "a", "gpu": "g", "gpus": 1, "reserve": 0.1}],
+        "affinity": [{"pool": "a.g", "class": "cnn", "samples_per_s": 777.7}],
+        "jobs": [{"id": "j", "site": "a", "class": "cnn", "value": 1.7, "demand": 0.333}],
+        "rules": {"epsilon": 0.0},
+    }
+    report = join(book, "a", seed=0, draws=20)
+    assert report.break_even.alpha is not None
+    assert report.break_even.alpha.value == 0.0
+    assert report.break_even.enough.value == 1.0
