@@ -30,6 +30,7 @@ from federation.services import (
     offers,
     records,
     rounds,
+    samples,
     settling,
     studies,
     syncs,
@@ -197,6 +198,9 @@ def tick_housekeeping() -> None:
         credits.credits_decay(venue=venue, now=now)
         for alarm in conduct.conduct_review(venue=venue, now=now):
             log.warning("alarm.raised", kind=alarm.kind, about=alarm.about)
+    dropped_samples = samples.samples_forget(now=now)
+    if dropped_samples:
+        log.info("samples.forgotten", count=dropped_samples)
     forgotten = rounds.snapshots_forget(now=now)
     if forgotten:
         log.info("snapshots.forgotten", count=forgotten)

@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef
 
-from federation.bulk import rows_among, rows_insert, rows_update
+from federation.bulk import AT_ONCE, rows_among, rows_insert, rows_update
 from federation.machines.lease import LeaseState
-from federation.models import Lease, QuarantinedSample, Site, StoredModel, ThroughputSample
+from federation.models import Lease, QuarantinedSample, Site, StoredModel, ThroughputSample, Venue
 from federation.selectors.samples import Fastest, fastest_known
 from federation.services.sample_checks import Held, Place, SampleIn, held_back
 
@@ -30,6 +31,7 @@ SAMPLE = (
 )
 HELD = ("lease_id", "seq", "received_at", "body", "code", "why")
 MOST_WHY = 300
+FORGOTTEN_AT_ONCE = 50_000
 Pair = tuple[UUID, UUID]  #: pool and class
 
 
@@ -164,3 +166,29 @@ def _row(sample: SampleIn, leases: dict[UUID, _Lease], now: datetime) -> tuple[A
         *(sample.accumulation or 0, sample.step_s, sample.sync_s),
         *(sample.grad_sqr, sample.grad_var, sample.memory_peak),
     )
+
+
+def samples_forget(*, now: datetime, limit: int = FORGOTTEN_AT_ONCE) -> int:
+    """Drop measurements past their venue's retention, `limit` of each kind for each venue.
+
+    A sample goes only when its lease is over and the model of its pair has read it: what was
+    learned stays in the model. Returns how many went.
+    """
+    count = 0
+    for venue in Venue.objects.all():
+        before = now - timedelta(days=venue.retention_days)
+        over = {"lease__site__venue": venue, "lease__ended_at__lt": before}
+        read = StoredModel.objects.filter(
+            pool=OuterRef("pool"),
+            job_class=OuterRef("job_class"),
+            last_sample__gte=OuterRef("pk"),
+        )
+        for rows in (
+            ThroughputSample.objects.filter(Exists(read), received_at__lt=before, **over),
+            QuarantinedSample.objects.filter(received_at__lt=before, **over),
+        ):
+            oldest = list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+            for start in range(0, len(oldest), AT_ONCE):
+                part = oldest[start : start + AT_ONCE]
+                count += rows.model._default_manager.filter(pk__in=part).delete()[0]
+    return count

@@ -28,7 +28,7 @@ from federation.services.affinity import affinity_refit
 from federation.services.fits import model_refit, models_refit
 from federation.services.reports import Measured, reports_accept
 from federation.services.sample_checks import same_kind
-from federation.services.samples import Kept, samples_accept
+from federation.services.samples import Kept, samples_accept, samples_forget
 from tests.federation.samples_scene import Scene, step_s
 from tests.support.world import a_site, later
 
@@ -305,3 +305,21 @@ def test_a_confirmed_claim_makes_a_model_learn_anew(scene):
     assert "one configuration only" in stored.why
     assert not ForecastAffinity.objects.exists()
     assert ThroughputSample.objects.count() == 10
+
+
+def test_what_is_past_retention_is_forgotten_once_its_model_has_read_it(scene):
+    lease = scene.lease(2)
+    for batch in (8, 16, 32):
+        scene.send(scene.sample(lease, local_batch=float(batch), step_s=step_s(2, batch)))
+    scene.send(scene.sample(lease, step_s=-1.0))
+    ages_later = later(500 * 86400)
+    assert samples_forget(now=ages_later) == 0, "the lease still runs"
+    Lease.objects.filter(pk=lease.pk).update(ended_at=later(100))
+    assert samples_forget(now=later(200)) == 0, "within its retention"
+    assert samples_forget(now=ages_later) == 1, "what is held back waits for no model"
+    assert ThroughputSample.objects.count() == 3, "not read yet"
+    models_refit(now=later(300))
+    learned = StoredModel.objects.get().body
+    assert samples_forget(now=ages_later) == 3
+    assert not ThroughputSample.objects.exists()
+    assert StoredModel.objects.get().body == learned
