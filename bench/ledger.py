@@ -13,13 +13,11 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.support import report
-from tests.support.servers import Postgres
+from bench.support import database, report
 
 if TYPE_CHECKING:
     from federation.models import Account
@@ -51,24 +49,6 @@ def _one_core() -> int:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 0
-
-
-@contextmanager
-def database() -> Iterator[None]:
-    """A PostgreSQL of our own for the length of the benchmark, unless one is given."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "broker.settings.test"
-    if "DATABASE_URL" in os.environ:
-        os.environ["HANSE_DATABASE_URL"] = os.environ["DATABASE_URL"]
-        yield
-        return
-    server = Postgres()
-    server.create()
-    server.start()
-    os.environ["HANSE_DATABASE_URL"] = server.url
-    try:
-        yield
-    finally:
-        server.remove()
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:

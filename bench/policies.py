@@ -16,6 +16,7 @@ import csv
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def compared(name: str, drawn: Cluster, rivals: Rivals, repeats: int) -> dict[st
         took, found = timed(lambda: rivals.ours(drawn), repeats)
     check(drawn, rivals, found)
     plain = {
-        solver: timed(lambda solver=solver: rivals.plain(drawn, solver), repeats)  # type: ignore[misc]
+        solver: timed(partial(rivals.plain, drawn, solver), repeats)
         for solver in rivals.solvers
         if drawn.kind.size <= LARGEST.get(solver, drawn.kind.size)
     }

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bench.ledger import database
-from bench.support import report
+from bench.support import database, report
 
 if TYPE_CHECKING:
     from federation.models import Job, JobClass, Lease, Pool, Site, Venue
@@ -158,7 +158,7 @@ def _rates(
     found = []
     for _ in range(repeats + 1):
         given = make()
-        found.append(len(given) / _seconds(lambda given=given: run(given)))  # type: ignore[misc]
+        found.append(len(given) / _seconds(partial(run, given)))
     return _spread(name, found[1:])
 
 
@@ -178,7 +178,7 @@ def _refitted(world: World, repeats: int) -> dict[str, Any]:
         stored = StoredModel.objects.select_related("pool__site", "job_class").get(
             pool=lease.pool_id, job_class=lease.job.job_class_id
         )
-        taken.append(_seconds(lambda stored=stored: model_refit(stored=stored, now=later(9))))  # type: ignore[misc]
+        taken.append(_seconds(partial(model_refit, stored=stored, now=later(9))))
     read = StoredModel.objects.get(pk=stored.pk)
     assert not read.why
     return {"refit_samples": read.samples, **_spread("refit_seconds", taken[1:])}

@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.servers import Postgres
+from bench.support import database
 
 if TYPE_CHECKING:
     from federation.models import Venue
@@ -115,30 +115,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     asked = parser.parse_args()
     sizes = {k: v for k, v in vars(asked).items() if k not in ("json", "repeats")}
-    with _database():
+    with database():
         results, published_s = _measure(sizes, asked.repeats)
     report = _report(sizes, results, published_s)
     _print(report)
     if asked.json:
         print(json.dumps(report))
-
-
-@contextmanager
-def _database() -> Iterator[None]:
-    """A PostgreSQL of our own for the length of the benchmark, unless one is given."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "broker.settings.test"
-    if "DATABASE_URL" in os.environ:
-        os.environ["HANSE_DATABASE_URL"] = os.environ["DATABASE_URL"]
-        yield
-        return
-    server = Postgres()
-    server.create()
-    server.start()
-    os.environ["HANSE_DATABASE_URL"] = server.url
-    try:
-        yield
-    finally:
-        server.remove()
 
 
 def _measure(sizes: dict[str, Any], repeats: int) -> tuple[list[Result], float]:

@@ -7,7 +7,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +55,26 @@ def peak_mb(run: Callable[[], object]) -> float:
     before = _status_kb("VmRSS")
     run()
     return (_status_kb("VmHWM") - before) / 1024
+
+
+@contextmanager
+def database() -> Iterator[None]:
+    """A PostgreSQL of our own for the length of the benchmark, unless one is given."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "broker.settings.test"
+    if "DATABASE_URL" in os.environ:
+        os.environ["HANSE_DATABASE_URL"] = os.environ["DATABASE_URL"]
+        yield
+        return
+    from tests.support.servers import Postgres
+
+    server = Postgres()
+    server.create()
+    server.start()
+    os.environ["HANSE_DATABASE_URL"] = server.url
+    try:
+        yield
+    finally:
+        server.remove()
 
 
 def _status_kb(key: str) -> int:

@@ -14,6 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from uuid import UUID
 
 import django
 import typer
@@ -66,6 +67,28 @@ def named(model: Any, name: str, kind: str) -> Any:
     if row is None:
         fail(f"There is no {kind} called {name}.", "not_found")
     return row
+
+
+def identified(model: Any, text: str, kind: str) -> Any:
+    """The row of this id; a refusal when there is none, or when it is no id."""
+    try:
+        row = model.objects.filter(pk=UUID(text)).first()
+    except ValueError:
+        row = None
+    if row is None:
+        fail(f"There is no {kind} {text}.", "not_found")
+    return row
+
+
+def assigned(text: str) -> tuple[str, Any]:
+    """NAME=VALUE: a value is JSON, or else a name such as a time zone."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        fail(f"{text} is not NAME=VALUE.", "bad_parameter")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def do(action: Any, **fields: Any) -> Any:

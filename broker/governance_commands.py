@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from broker.command_line import ACTOR, Out, Output, do, fail, named, set_up, show
+from broker.command_line import (
+    ACTOR,
+    Out,
+    Output,
+    assigned,
+    do,
+    fail,
+    identified,
+    named,
+    set_up,
+    show,
+)
 from broker.venue_commands import Venue
 
 rules = typer.Typer(no_args_is_help=True, help="The rules that contracts are settled by.")
@@ -57,7 +67,7 @@ def rules_preview_command(
     preview = do(
         rules_preview,
         venue=named(models.Venue, venue, "venue"),
-        changes=dict(_change(text) for text in changes),
+        changes=dict(assigned(text) for text in changes),
         now=now,
         actor=ACTOR,
     )
@@ -97,7 +107,7 @@ def rules_set_command(
     made = do(
         rules_set,
         venue=named(models.Venue, venue, "venue"),
-        changes=dict(_change(text) for text in changes),
+        changes=dict(assigned(text) for text in changes),
         preview_sha256=preview,
         why=why,
         actor=ACTOR,
@@ -126,16 +136,6 @@ def rules_agree(
         now=now,
     )
     typer.echo(f"{member} agrees to version {stands.version}.")
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        fail(f"{text} is not NAME=VALUE.", "bad_parameter")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value  # a name, such as a time zone
 
 
 @disputes.command("list")
@@ -178,12 +178,13 @@ def disputes_decide(
 ) -> None:
     """Decide an objection, and post what follows from it."""
     now = set_up()
+    from federation.models import Dispute
     from federation.money import as_text
     from federation.services.disputes import dispute_decide
 
     contract = do(
         dispute_decide,
-        dispute=_dispute(dispute),
+        dispute=identified(Dispute, dispute, "dispute"),
         accepted=accepted,
         cause=cause,
         why=why,
@@ -194,20 +195,6 @@ def disputes_decide(
         f"Paid {as_text(contract.paid_micro)}, refunded {as_text(contract.refunded_micro)}, "
         f"penalty {as_text(contract.penalty_micro)}."
     )
-
-
-def _dispute(text: str) -> Any:
-    from uuid import UUID
-
-    from federation.models import Dispute
-
-    try:
-        found = Dispute.objects.filter(pk=UUID(text)).first()
-    except ValueError:
-        found = None
-    if found is None:
-        fail(f"There is no dispute {text}.", "not_found")
-    return found
 
 
 @epochs.command("propose")
@@ -332,16 +319,9 @@ def alarms_list(
 def alarms_close(alarm: Annotated[str, typer.Argument(help="its id")], why: Why) -> None:
     """Close an alarm with a reason."""
     now = set_up()
-    from uuid import UUID
-
     from federation.models import Alarm
     from federation.services.alarms import alarm_close
 
-    try:
-        found = Alarm.objects.filter(pk=UUID(alarm)).first()
-    except ValueError:
-        found = None
-    if found is None:
-        fail(f"There is no alarm {alarm}.", "not_found")
+    found = identified(Alarm, alarm, "alarm")
     closed = do(alarm_close, alarm=found, why=why, actor=ACTOR, now=now)
     typer.echo("Closed." if closed else "It was closed before.")

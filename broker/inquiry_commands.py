@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from broker.command_line import ACTOR, do, fail, named, set_up
+from broker.command_line import ACTOR, assigned, do, fail, named, set_up
 from broker.venue_commands import LOOK_S, Venue
 
 
@@ -38,7 +38,7 @@ def inquire(
         inquiry_request,
         round=round,
         kind=kind,
-        parameters=dict(_parameter(text) for text in parameters or ()),
+        parameters=dict(assigned(text) for text in parameters or ()),
         actor=ACTOR,
         now=now,
     )
@@ -55,11 +55,3 @@ def inquire(
     if study.state == study.State.FAILED:
         fail(study.why, study.code)
     typer.echo(json.dumps(inquiry_shown(study)["answer"], indent=2))
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

@@ -6,7 +6,6 @@ import json
 import sys
 import uuid
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ import typer
 from broker.command_line import ACTOR, Output, do, fail, named, set_up, show
 from broker.venue_commands import Venue
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: checks, files, money in and out.")
+app = typer.Typer(no_args_is_help=True, help="The ledger: checks, statements, money in and out.")
 
 
 @app.command("check")
@@ -60,17 +59,19 @@ def ledger_statement(
     set_up()
     from federation import models
     from federation.money import as_text
-    from federation.selectors.statements import month_statement, statement_csv, statement_document
+    from federation.selectors.statements import (
+        month_of,
+        month_statement,
+        statement_csv,
+        statement_document,
+    )
 
-    try:
-        asked = datetime.strptime(month, "%Y-%m")  # noqa: DTZ007 a month has no zone of its own
-    except ValueError:
-        fail(f"{month} is not a month such as 2026-11.", "bad_month")
+    year, number = do(month_of, text=month)
     found = month_statement(
         named(models.Member, member, "member"),
         venue=named(models.Venue, venue, "venue"),
-        year=asked.year,
-        month=asked.month,
+        year=year,
+        month=number,
     )
     if output == "csv":
         sys.stdout.writelines(statement_csv(found))
@@ -90,45 +91,6 @@ def ledger_statement(
         ],
         Output.TABLE,
     )
-
-
-@app.command("export")
-def ledger_export(
-    file: Path,
-    form: Annotated[
-        str, typer.Option("--format", help="csv, json, or archive, which can be restored")
-    ] = "archive",
-) -> None:
-    """Write the whole ledger to a file."""
-    now = set_up()
-    from federation.selectors.exports import ledger_csv, ledger_json
-    from federation.services.archive import archive_write
-
-    pieces = {"csv": ledger_csv, "json": ledger_json}
-    if form in pieces:
-        with file.open("w", encoding="utf-8", newline="") as target:
-            target.writelines(pieces[form]())
-    elif form == "archive":
-        do(archive_write, target=file, now=now)
-    else:
-        fail(f"{form} is none of csv, json, archive.", "bad_format")
-    typer.echo(f"Written: {file}")
-
-
-@app.command("restore")
-def ledger_restore(
-    file: Path,
-    check: Annotated[bool, typer.Option("--check", help="only read it to its end")] = False,
-) -> None:
-    """Restore the ledger of an archive into a database that has none."""
-    set_up()
-    from federation.services.archive import archive_check, archive_restore
-
-    archived = do(archive_check if check else archive_restore, source=file)
-    for currency, (position, digest) in archived.heads.items():
-        typer.echo(f"{currency} {position} {digest}")
-    word = "Whole" if check else "Restored"
-    typer.echo(f"{word}: {archived.groups} groups, {archived.entries} entries.")
 
 
 Amount = Annotated[str, typer.Argument(help="credits, such as 250 or 99.50")]

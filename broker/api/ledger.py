@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from datetime import datetime
 from typing import Any
 
 from django.http import StreamingHttpResponse
@@ -25,12 +23,11 @@ from federation.models import ChainHead, EntryGroup, Member, Tenant, User
 from federation.money import as_text, to_micro
 from federation.selectors.accounts import trial_balance
 from federation.selectors.exports import ledger_csv, ledger_json
-from federation.selectors.statements import month_statement, statement_document
+from federation.selectors.statements import month_of, month_statement, statement_document
 from federation.services import funds
 from federation.services.ledger import reverse
 from federation.services.members import member_credit_set
 
-MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])\Z")
 FORMS = {"csv": (ledger_csv, "text/csv"), "json": (ledger_json, "application/json")}
 
 
@@ -180,13 +177,8 @@ class Statements(APIView):
         if member is None or not (user.is_staff or user.member_id == member.pk):
             raise NotFound("There is no such member.")
         month = request.query_params.get("month", f"{timezone.now():%Y-%m}")
-        if not MONTH.match(month):
-            raise BadInput(FieldProblem("month", "a month such as 2026-11 is expected"))
-        at = datetime.strptime(month, "%Y-%m")  # noqa: DTZ007 a month has no zone of its own
-        if not 1970 <= at.year < 9999:
-            raise BadInput(FieldProblem("month", "a year from 1970 is expected"))
-        venue = main_venue()
-        found = month_statement(member, venue=venue, year=at.year, month=at.month)
+        at, venue = month_of(month), main_venue()
+        found = month_statement(member, venue=venue, year=at[0], month=at[1])
         return Response(statement_document(found))
 
 

@@ -30,7 +30,9 @@ def inquiry_shown(study: Study) -> dict[str, Any]:
         "created_at": study.created_at,
         "finished_at": study.finished_at,
         "progress": {"done": done, "total": total},
-        "failed": {"code": study.code, "message": study.why} if study.code else None,
+        "failed": {"code": study.code, "message": study.why}
+        if study.state == Study.State.FAILED  # the code of an answered one is a mark of its epoch
+        else None,
         "answer": None if study.result is None else unpack(study.result),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +13,12 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet, Sum
 
+from federation.errors import BadInput, FieldProblem
 from federation.models import Account, Entry, Member, Venue
 from federation.money import as_text
 from federation.selectors.rules import rules_newest
 
+MONTH = re.compile(r"((?:19[7-9]|[2-8][0-9]{2})[0-9])-(0[1-9]|1[0-2])\Z")  #: from 1970 on
 COLUMNS = ("at", "position", "kind", "key", "purse", "what", "amount", "balance", "currency")
 
 
@@ -71,6 +74,14 @@ def zone_of(venue: Venue) -> str:
     """The time zone whose midnight ends a month in a venue."""
     rules = rules_newest(venue)
     return rules.time_zone if rules else "UTC"
+
+
+def month_of(text: str) -> tuple[int, int]:
+    """Year and month of a text such as 2026-11. Raises BadInput for any other."""
+    found = MONTH.match(text)
+    if found is None:
+        raise BadInput(FieldProblem("month", "a month such as 2026-11 is expected"))
+    return int(found[1]), int(found[2])
 
 
 def month_bounds(year: int, month: int, zone: str) -> tuple[datetime, datetime]:

@@ -53,6 +53,7 @@ class Conduct:
 
     since: datetime
     until: datetime
+    traders: int  #: owners that paid or were paid
     rings: RingReport
     withheld: tuple[Withheld, ...]
     concentration: tuple[Concentration, ...]  #: of the newest round's book
@@ -98,6 +99,9 @@ def conduct_report(*, venue: Venue, since: datetime, until: datetime, now: datet
     return Conduct(
         since=since,
         until=until,
+        traders=len(
+            {behind.get(name, name) for flow in flows for name in (flow.payer, flow.payee)}
+        ),
         rings=ring_report(
             (Payment(flow.payer, flow.payee, flow.amount_micro) for flow in flows), owners=behind
         ),
@@ -143,14 +147,8 @@ def conduct_review(*, venue: Venue, now: datetime) -> list[Alarm]:
 
 def _rings(venue: Venue, report: Conduct) -> Iterable[Concern]:
     """Suspect rings, unless everybody who trades is in them: then there is nothing to compare."""
-    behind = owners()
-    trading = {
-        behind.get(name, name)
-        for flow in payments(venue, report.since, report.until)
-        for name in (flow.payer, flow.payee)
-    }
     for ring in report.rings.rings:
-        if not ring.suspect or len(ring.owners) >= len(trading):
+        if not ring.suspect or len(ring.owners) >= report.traders:
             continue
         names = " → ".join((*ring.owners, ring.owners[0]))
         why = (

@@ -144,7 +144,7 @@ def test_alarms_are_listed_and_closed(db):
     refused("not_found", "alarms", "close", "nothing", "--why", "x")
 
 
-def test_the_ledger_is_checked_written_and_paid_from(contract, tmp_path):
+def test_the_ledger_is_checked_told_and_paid_from(contract):
     said = done("ledger", "check", "--replay")
     assert "The ledger holds" in said
     assert "Every balance follows: 1 contracts" in said
@@ -152,12 +152,7 @@ def test_the_ledger_is_checked_written_and_paid_from(contract, tmp_path):
     document = json.loads(done("ledger", "statement", "alder", "--month", month, "-o", "json"))
     assert document["closing_micro"] == contract.paid_micro
     assert done("ledger", "statement", "alder", "--month", month, "-o", "csv").startswith("at,")
-    refused("bad_month", "ledger", "statement", "alder", "--month", "May")
-    archive = tmp_path / "ledger.gz"
-    done("ledger", "export", str(archive))
-    assert "Whole" in done("ledger", "restore", str(archive), "--check")
-    refused("not_empty", "ledger", "restore", str(archive))
-    refused("bad_format", "ledger", "export", str(archive), "--format", "xml")
+    refused("bad_input", "ledger", "statement", "alder", "--month", "May")
     done("ledger", "withdraw", "5", "--tenant", "ann", "--key", "k")
     assert "posted before" in done("ledger", "withdraw", "5", "--tenant", "ann", "--key", "k")
     refused("insufficient_funds", "ledger", "withdraw", "999999", "--tenant", "ann")

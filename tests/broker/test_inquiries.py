@@ -210,6 +210,8 @@ def test_a_dividend_is_computed_shown_and_posted_once(market, operator, now):
     assert asked.status_code == 202, asked.content
     compute()
     tick_studies()
+    answered = operator.get(asked["Location"].removeprefix("/api/v1")).json()
+    assert (answered["state"], answered["failed"]) == ("DONE", None)
     [epoch] = epochs_of(operator)
     assert (epoch["number"], epoch["state"], epoch["rounds"]) == (1, "PROPOSED", 1)
     assert epoch["left_out"] == []
