@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from economics.settlement import PPM, Cause, Delivery, Outcome, Terms, settle_contract
-from federation.causes import End, due_if, ended_by, verdict
+from federation.causes import End, due_if, verdict
 from federation.machines.contract import ContractState
 from federation.models import Contract, Dispute, Lease, Report, Rules
 
@@ -118,7 +118,7 @@ def _delivery(contract: Contract, rules: Rules | None, word: Word | None) -> Del
         return Delivery(
             delivered=word.accepted,
             counted=None,
-            gpu_ms=gpu_ms_of(contract, end),
+            gpu_ms=gpu_ms_of(contract, word.cause, started=end.started),
             due=due_if(end, word.accepted, word.cause, allowance),
             cause=word.cause,
             started=end.started or word.accepted > 0,
@@ -135,7 +135,7 @@ def _delivery(contract: Contract, rules: Rules | None, word: Word | None) -> Del
     return Delivery(
         delivered=contract.delivered,
         counted=contract.counted,
-        gpu_ms=gpu_ms_of(contract, end),
+        gpu_ms=gpu_ms_of(contract, judged.cause, started=end.started),
         due=judged.due,
         cause=judged.cause,
         started=judged.started,
@@ -148,14 +148,15 @@ def _non_start(outcome: Outcome, terms: Terms, rules: Rules) -> Outcome:
     return replace(outcome, penalty_micro=penalty, bond_back_micro=terms.bond_micro - penalty)
 
 
-def gpu_ms_of(contract: Contract, end: End) -> int:
+def gpu_ms_of(contract: Contract, cause: Cause, *, started: bool) -> int:
     """GPU-milliseconds under a contract.
 
-    Where money hangs on them, when its tenant ended it, they are read from the stored reports:
-    the running total depends on the order in which the reports of two contracts came in. Of one
-    that never started no report can say any: they were set when it was measured.
+    Where money hangs on them, when a shortfall is its tenant's doing, by its end or by a decision,
+    they are read from the stored reports: the running total depends on the order in which the
+    reports of two contracts came in. Of one that never started no report can say any: they were
+    set when it was measured.
     """
-    if end.started and ended_by(end) is Cause.TENANT:
+    if started and cause is Cause.TENANT:
         stored = gpu_ms_reported(contract)
         if stored is not None:
             return stored

@@ -12,10 +12,15 @@ from federation.selectors.contracts import job_differences
 from federation.selectors.disputes import contracts_visible, disputes_visible, party_of
 from federation.selectors.replay import replay
 from federation.services import ledger
-from federation.services.contracts import contracts_finalise, contracts_measure
+from federation.services.contracts import (
+    contracts_finalise,
+    contracts_measure,
+    contracts_settle,
+)
 from federation.services.disputes import dispute_decide, dispute_withdraw, evidence_add
 from federation.services.funds import withdraw
 from federation.services.leases import Ending
+from federation.services.reports import reports_accept
 from tests.federation.contract_scene import (
     HOUR,
     SOLD,
@@ -236,6 +241,26 @@ def test_a_decision_that_makes_no_sense_is_bad_input(scene, accepted, cause, why
         dispute_decide(
             dispute=dispute, accepted=accepted, cause=cause, why=why, actor="t", now=later(5000)
         )
+
+
+def test_the_running_cost_of_a_decision_does_not_depend_on_the_order_of_reports():
+    """The next contract's report overtakes the last one of the contract before it."""
+    for turned in (False, True):
+        scene = a_scene()
+        late = scene.report(1000, gpu_seconds=3600.0)
+        scene.next(HOUR / 2)
+        end = Ending("driver_failed", None)
+        last = scene.report(1, total=1001, gpu_seconds=7200.0, ending=end)
+        for one in (last, late) if turned else (late, last):
+            reports_accept(site=scene.agent.site, reports=[one], now=later(HOUR))
+        contracts_measure(now=later(HOUR + 1))
+        contracts_settle(now=later(HOUR + 1))
+        contract = scene.contract
+        dispute = object_to(contract, claimed=1)
+        decide(dispute, 1, "tenant")
+        contract.refresh_from_db()
+        assert contract.paid_micro == 1_500_000, "one GPU-hour at its reserve"
+        holds(contract)
 
 
 def test_a_dispute_never_touches_another_contract_s_money():
