@@ -107,6 +107,27 @@ class Moment(serializers.DateTimeField):
         return super().enforce_timezone(value)
 
 
+class Number(serializers.FloatField):
+    """A finite number as JSON writes one."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float) or abs(data) > 1e18:
+            raise serializers.ValidationError("a number is expected")
+        return super().to_internal_value(data)
+
+
+class ModelIn(StrictSerializer):
+    """A dense transformer, described for the planner."""
+
+    params = Number(help_text="parameters in all, embeddings included")
+    layers = WholeNumber(min_value=1)
+    hidden = WholeNumber(min_value=1)
+    heads = WholeNumber(min_value=1)
+    seq = WholeNumber(min_value=1, help_text="tokens of one sample")
+    vocab = WholeNumber(min_value=1)
+    global_batch = WholeNumber(min_value=1, help_text="samples of one step, over all GPUs")
+
+
 def names(check: RegexValidator = plain_name, **options: Any) -> serializers.ListField:
     """A list of plain names."""
     return serializers.ListField(
@@ -158,7 +179,9 @@ class JobIn(StrictSerializer):
         child=WholeNumber(min_value=1, max_value=100_000),
         min_length=1,
         max_length=64,
-        help_text="gang sizes, any one of which will do; all GPUs at one site",
+        required=False,
+        help_text="gang sizes, any one of which will do; all GPUs at one site. May be left out "
+        "when `model` is given: then the planner chooses",
     )
     gpu_kinds = names(help_text="kinds it may run on; none = any")
     samples = WholeNumber(min_value=1, max_value=10**15)
@@ -172,6 +195,15 @@ class JobIn(StrictSerializer):
     sites_allow = names()
     sites_deny = names()
     pools = names(pool_name, help_text="SITE.POOL; none = any")
+    model = ModelIn(required=False, allow_null=True)
+    quote = serializers.UUIDField(
+        required=False, allow_null=True, help_text="an answered quote of this very job"
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "gpus" not in attrs and attrs.get("model") is None:
+            raise serializers.ValidationError({"gpus": "This field is required."})
+        return attrs
 
     def validate_env(self, value: dict[str, str]) -> dict[str, str]:
         if len(value) > MAX_ENV:

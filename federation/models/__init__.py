@@ -7,6 +7,7 @@ from federation.models.leases import Assignment, Contract, Lease
 from federation.models.ledger import Account, ChainHead, Entry, EntryGroup, Link
 from federation.models.members import Member, Tenant, User
 from federation.models.offers import JobClass, MeasuredAffinity, Offer, OfferAffinity, OfferPool
+from federation.models.priors import PriorAffinity
 from federation.models.records import Alarm, SiteRecord
 from federation.models.reports import LogChunk, Report
 from federation.models.rounds import PoolPrice, Round, RoundOffer, Snapshot
@@ -51,6 +52,7 @@ __all__ = [
     "OfferPool",
     "Pool",
     "PoolPrice",
+    "PriorAffinity",
     "Pulse",
     "QuarantinedSample",
     "Report",

@@ -42,6 +42,11 @@ class Job(Identified):
     preemptible = models.BooleanField(default=True)
     max_runtime_s = models.FloatField()
     grace_s = models.FloatField()
+    #: what is trained, as the planner reads it; null = the tenant split it by itself
+    model = models.JSONField(null=True, blank=True)
+    #: the quote that it cites, and what that said: kept after the quote itself is forgotten
+    quote = models.UUIDField(null=True, blank=True)
+    quoted = models.JSONField(null=True, blank=True)
     #: jobs of one group differ only in their bids and amounts; see federation.grouping
     group = models.CharField(max_length=32, blank=True, default="", editable=False)
 

@@ -84,6 +84,8 @@ class Lease(Identified):
     fitted_lines = models.PositiveIntegerField(default=0)
     log_bytes = models.BigIntegerField(default=0)
     log_truncated = models.BooleanField(default=False)
+    #: how the planner split the job over these GPUs; null = it was not asked
+    plan = models.JSONField(null=True, blank=True)
     reports_highest = models.PositiveIntegerField(default=0)
     reports_stored = models.PositiveIntegerField(default=0)
     end_seq = models.PositiveIntegerField(null=True, blank=True)
@@ -150,6 +152,9 @@ class Contract(Identified):
     paid_micro = models.BigIntegerField(null=True, blank=True)
     refunded_micro = models.BigIntegerField(null=True, blank=True)
     settled_at = models.DateTimeField(null=True, blank=True)
+    #: how it stands to the quote that its job cites, and why in a sentence; empty = cites none
+    quote_code = models.CharField(max_length=32, blank=True)
+    quote_why = models.CharField(max_length=500, blank=True)
     #: when objections are no longer heard
     final_at = models.DateTimeField(null=True, blank=True)
 

@@ -16,6 +16,8 @@ class JobClass(Identified):
 
     name = name_field(unique=True)
     title = models.CharField(max_length=200, blank=True)
+    #: what is known of the work before anybody runs it: operations, parameters, operators
+    profile = models.JSONField(default=dict, blank=True)
     owner = models.ForeignKey(
         Member, on_delete=models.PROTECT, null=True, blank=True, related_name="job_classes"
     )
@@ -62,6 +64,8 @@ class OfferPool(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="+")
     gpus = models.PositiveIntegerField()
     reserve_micro = models.BigIntegerField(help_text="micro-credits per GPU-hour")
+    #: memory, peak and links of a GPU as the site says; what is left out is read from data sheets
+    device = models.JSONField(default=dict, blank=True)
 
     class Meta:
         constraints = [

@@ -61,10 +61,10 @@ class JobDraft:
     name: str
     job_class: str
     command: str
-    gpus: Sequence[int]
     samples: int
     value: Decimal  #: credits per million samples
     max_cost: Decimal
+    gpus: Sequence[int] = ()  #: empty = the planner chooses, by `model`
     setup: str = ""
     gpu_kinds: Sequence[str] = ()
     deadline: datetime | None = None
@@ -75,10 +75,13 @@ class JobDraft:
     sites_allow: Sequence[str] = ()
     sites_deny: Sequence[str] = ()
     pools: Sequence[str] = ()
+    model: Mapping[str, Any] | None = None  #: what is trained, for the planner
+    quote: UUID | None = None  #: that it cites
 
     def digest(self) -> str:
         """One request, one text: what an idempotency key is held against."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        text = json.dumps(said, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -157,6 +160,8 @@ def _create(
         sites_allow=list(draft.sites_allow),
         sites_deny=list(draft.sites_deny),
         pools=list(draft.pools),
+        model=None if draft.model is None else dict(draft.model),
+        quote=draft.quote,
         samples=draft.samples,
         value_micro=to_micro(draft.value),
         max_cost_micro=to_micro(draft.max_cost),
