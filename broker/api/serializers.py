@@ -200,10 +200,10 @@ class JobIn(StrictSerializer):
         required=False, allow_null=True, help_text="an answered quote of this very job"
     )
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if "gpus" not in attrs and attrs.get("model") is None:
-            raise serializers.ValidationError({"gpus": "This field is required."})
-        return attrs
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            self.fields["gpus"].required = data.get("model") is None
+        return super().to_internal_value(data)
 
     def validate_env(self, value: dict[str, str]) -> dict[str, str]:
         if len(value) > MAX_ENV:
