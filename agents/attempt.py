@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field, replace
 
-from agents.drivers.base import Exit, Handle, LogPart
+from agents.drivers.base import Exit, Handle, LogPart, Status
 from agents.drivers.meter import Meter
 from agents.protocol import (
     MAX_TEXT,
@@ -38,6 +38,7 @@ class Attempt:
     slots: tuple[int, ...] = ()  #: GPUs held, counted over all pools
     ref: str = ""  #: the driver's handle
     started: float | None = None  #: boottime
+    ahead_s: float = 0.0  #: CLOCK_MONOTONIC of the job's host minus this host's
     meter: Meter = field(default_factory=Meter)
     gpu_seconds: float = 0.0
     log_offset: int = 0  #: bytes of log journalled
@@ -102,6 +103,12 @@ def received(order: LeaseOrder, *, fence_at: float, boot: str) -> Attempt:
 def unheard(attempt: str) -> Attempt:
     """An attempt known only from a revoke."""
     return Attempt(attempt, AttemptState.WAITING, None, None)
+
+
+def seen(attempt: Attempt, status: Status) -> Attempt:
+    """What the driver saw; GPU-seconds begin when the local scheduler gave the GPUs."""
+    started = attempt.started if status.held_since is None else status.held_since
+    return replace(attempt, exit=status.exit, started=started, ahead_s=status.ahead_s)
 
 
 def ended(attempt: Attempt, over: Exit) -> Attempt:

@@ -8,6 +8,8 @@ A whole example, with every key; only `broker`, `state`, `pools` and `classes` a
     pools:
       - {name: a100, gpu: A100-80, gpus: 8, reserve: "1.20"}   # credits per GPU-hour, quoted
       - {name: v100, gpu: V100-16, gpus: 4, reserve: "0.45", devices: ["0", "1", "2", "3"]}
+      - {name: new, gpu: X9, gpus: 64, reserve: "2.40",        # what follows: for the planner
+         memory_gb: 96, peak_tflops: 900, intra_gbit_s: 3600, inter_gbit_s: 400, gpus_per_node: 8}
     classes:
       resnet50-b64:
         samples_per_s: {a100: 1450, v100: 390}         # on one GPU
@@ -45,13 +47,17 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from agents.devices import KEYS as DEVICE_KEYS
+from agents.devices import UNSAID, Device, read_device
+from agents.drivers.settings import ENV_NAME as ENV_NAME
+from agents.drivers.settings import DriverSettings as DriverSettings
+from agents.drivers.settings import driver_settings
 from agents.errors import ConfigError
 from agents.protocol import PoolOffer
 from agents.reading import a_flag, a_list, a_mapping, a_number, a_path, a_positive, a_text, a_whole
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  #: pools, classes: also safe as a file name
 DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MEGA = 1024 * 1024
 MAX_GPUS = 100_000  #: in one pool of one site
 
@@ -63,9 +69,10 @@ class Pool:
     gpus: int
     reserve: str  #: credits per GPU-hour, decimal text
     devices: tuple[str, ...] = ()  #: values for CUDA_VISIBLE_DEVICES, one per GPU; () = none set
+    device: Device = UNSAID
 
     def offer(self) -> PoolOffer:
-        return PoolOffer(self.name, self.gpu, self.gpus, self.reserve)
+        return PoolOffer(self.name, self.gpu, self.gpus, self.reserve, **self.device.said())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +105,6 @@ class JobClass:
 class OfferSettings:
     validity_hours: float | None = None  #: None: until replaced
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DriverSettings:
-    kind: str
-    work: Path
-    env: dict[str, str]
-    threads_per_gpu: int | None = None
-    memory_mb_per_gpu: int | None = None
-    pin_cpus: bool = False
-    keep_work_days: float = 14.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +184,7 @@ def parse(value: Any, *, folder: Path) -> Config:
         pools=pools,
         classes=_classes(top["classes"], pools),
         offer=_offer(top.get("offer", {})),
-        driver=_driver(top.get("driver", {}), state, folder),
+        driver=driver_settings(top.get("driver", {}), state=state, folder=folder, pools=pools),
         logs=_logs(top.get("logs", {})),
         sync=_sync(top.get("sync", {})),
         probes=_probes(top.get("probes", {})),
@@ -236,7 +232,7 @@ def _pools(value: Any) -> tuple[Pool, ...]:
 
 
 def _pool(value: Any, path: str) -> Pool:
-    item = a_mapping(value, path, "name gpu gpus reserve devices")
+    item = a_mapping(value, path, " ".join(("name gpu gpus reserve devices", *DEVICE_KEYS)))
     for key in ("name", "gpu", "gpus", "reserve"):
         if key not in item:
             raise ConfigError(f"{path}.{key}", "missing")
@@ -255,7 +251,8 @@ def _pool(value: Any, path: str) -> Pool:
     if devices and len(devices) != gpus:
         raise ConfigError(f"{path}.devices", f"{gpus} devices are expected, one per GPU")
     name = _name(item["name"], f"{path}.name")
-    return Pool(name, a_text(item["gpu"], f"{path}.gpu"), gpus, reserve, devices)
+    gpu = a_text(item["gpu"], f"{path}.gpu")
+    return Pool(name, gpu, gpus, reserve, devices, read_device(item, path))
 
 
 def _classes(value: Any, pools: tuple[Pool, ...]) -> tuple[JobClass, ...]:
@@ -321,37 +318,6 @@ def _offer(value: Any) -> OfferSettings:
     return OfferSettings(
         validity_hours=None if hours is None else a_positive(hours, "offer.validity_hours"),
         note=a_text(item.get("note", ""), "offer.note", empty=True),
-    )
-
-
-def _driver(value: Any, state: Path, folder: Path) -> DriverSettings:
-    known = "kind work env threads_per_gpu memory_mb_per_gpu pin_cpus keep_work_days"
-    item = a_mapping(value, "driver", known)
-    kind = item.get("kind", "process")
-    if kind not in ("process", "fake"):
-        raise ConfigError("driver.kind", "process or fake is expected")
-    env = item.get("env", {})
-    if not isinstance(env, dict):
-        raise ConfigError("driver.env", "a mapping is expected")
-    for name, text in env.items():
-        if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
-            raise ConfigError(f"driver.env.{name}", "is not a name for an environment variable")
-        a_text(text, f"driver.env.{name}", empty=True)
-    threads, memory = item.get("threads_per_gpu"), item.get("memory_mb_per_gpu")
-    return DriverSettings(
-        kind=kind,
-        work=a_path(item["work"], "driver.work", folder) if "work" in item else state / "work",
-        env=dict(env),
-        threads_per_gpu=None
-        if threads is None
-        else a_whole(threads, "driver.threads_per_gpu", least=1),
-        memory_mb_per_gpu=None
-        if memory is None
-        else a_whole(memory, "driver.memory_mb_per_gpu", least=1),
-        pin_cpus=a_flag(item.get("pin_cpus", False), "driver.pin_cpus"),
-        keep_work_days=a_number(
-            item.get("keep_work_days", 14.0), "driver.keep_work_days", least=0.0
-        ),
     )
 
 

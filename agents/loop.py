@@ -29,6 +29,7 @@ from agents.protocol import (
     ReportReply,
     SyncReply,
     SyncRequest,
+    told_version,
 )
 from agents.site import Site
 
@@ -114,7 +115,7 @@ class Loop:
         digest = "" if offer is None else offer.digest()
         return SyncRequest(
             protocol=PROTOCOL,
-            agent_version=VERSION,
+            agent_version=told_version(VERSION),
             boot=self._boot,
             sent_at=rfc3339(self._clock.wall()),
             offer_digest=digest,

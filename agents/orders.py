@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agents.config import NAME, Config, Pool
 from agents.drivers.base import Task
+from agents.drivers.environment import PLAN_NAMES
 from agents.drivers.environment import refusal as env_refusal
 from agents.protocol import MAX_COMMAND, MAX_LOG_CHUNK, LeaseOrder
 
@@ -64,6 +65,7 @@ def task(
         command=spec.command,
         setup=spec.setup,
         env=spec.env,
+        plan={name: text for name, text in (lease.plan or {}).items() if name in PLAN_NAMES},
         samples_done=spec.samples_done,
         samples_wanted=spec.samples_wanted,
         probe=spec.probe,

@@ -34,6 +34,22 @@ ROTATE_PATH = "/gateway/v1/rotate"
 
 MAX_REPORTS = 500  #: reports in one batch
 
+PLANS = "plan"
+#: What an agent reads that came after the first release. It says so in the label of its version
+#: ("0.1.0+plan"), since an older broker would refuse a field of its own for it, and is not sent
+#: what it does not name, since a strict reader would refuse the whole answer.
+READS = (PLANS,)
+
+
+def told_version(version: str) -> str:
+    """The version with what this agent reads, for `SyncRequest.agent_version`."""
+    return f"{version}+{'.'.join(READS)}"
+
+
+def reads(agent_version: str, what: str) -> bool:
+    """True when an agent of this version reads what came later."""
+    return what in agent_version.partition("+")[2].split(".")
+
 
 class AttemptState(StrEnum):
     """What the agent says of one attempt in each sync."""
@@ -71,6 +87,16 @@ class PoolOffer:
     gpu: str
     gpus: int
     reserve: str  #: credits per GPU-hour, decimal text
+    #: What the planner needs of the GPUs; the broker takes from data sheets what is left out.
+    memory_gb: float | None = field(default=None, metadata=ADDED)  #: of one GPU, 10⁹ bytes
+    peak_tflops: float | None = field(default=None, metadata=ADDED)  #: of one, at half precision
+    intra_gbit_s: float | None = field(
+        default=None, metadata=ADDED
+    )  #: of one, one way, to others of its node
+    inter_gbit_s: float | None = field(
+        default=None, metadata=ADDED
+    )  #: of one, one way, to other nodes
+    gpus_per_node: int | None = field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +171,9 @@ class LeaseOrder:
     contract_samples: int  #: samples paid for under this contract, at most
     fence_s: float  #: the site stops the job this long after its last answered sync was sent
     spec: JobSpec
+    plan: dict[str, str] | None = field(
+        default=None, metadata=ADDED
+    )  #: variables of the plan for these GPUs; only to agents that read it
 
 
 @dataclass(frozen=True, slots=True)

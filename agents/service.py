@@ -19,9 +19,9 @@ from agents.client import BrokerClient
 from agents.clock import Clock, SystemClock, boot_id
 from agents.config import Config
 from agents.courier import ThreadCourier
+from agents.drivers import loading
 from agents.drivers.base import Driver
-from agents.drivers.fake import FakeDriver
-from agents.drivers.process import ProcessDriver
+from agents.errors import ConfigError
 from agents.journal import Journal
 from agents.log import event, trouble
 from agents.loop import Loop
@@ -90,14 +90,10 @@ def opened(path: Path) -> Iterator[Journal]:
 
 
 def driver_for(config: Config, *, root: Path, site: str, clock: Clock) -> Driver:
-    if config.driver.kind == "fake":
-        speeds = {
-            (speed.pool, item.name): speed.samples_per_s / speed.gpus
-            for item in config.classes
-            for speed in item.speeds
-        }
-        return FakeDriver(clock=clock, speeds=speeds)
-    return ProcessDriver(root=root, site=site, settings=config.driver, clock=clock)
+    kind = loading.find(config.driver.kind)
+    if kind is None:
+        raise ConfigError("driver.kind", f"the driver {config.driver.kind} is not installed")
+    return kind.make(config, root, site, clock)
 
 
 def fresh_measurements(config: Config, folder: StateFolder, clock: Clock) -> list[Measurement]:

@@ -320,13 +320,13 @@ class Site:
         """Exit first, progress after: nothing is written once the exit is known."""
         seen = attempt
         if seen.exit is None and seen.handle is not None:
-            seen = replace(seen, exit=self._driver.poll(seen.handle).exit)
+            seen = facts.seen(seen, self._driver.poll(seen.handle))
         seen = replace(seen, meter=self._read(seen))
         return replace(seen, gpu_seconds=self._gpu_seconds(seen))
 
     def _read(self, attempt: Attempt) -> Meter:
         meter = attempt.meter
-        now = self._clock.monotonic()
+        now = self._clock.monotonic() + attempt.ahead_s
         since = now - max(self._clock.boottime() - (attempt.started or 0.0), 0.0)
         for _ in range(READS):
             data = self._driver.progress(attempt.attempt, meter.offset, MAX_READ)

@@ -281,6 +281,7 @@ def operators(seed: int) -> dict[str, Any]:
     return {
         "operators_error": float(np.mean(errors)),
         "operators_right": right / QUERIES,
+        "operators_wrong": 1.0 - right / QUERIES,
         "operators_spread": model.spread,
     }
 

@@ -36,7 +36,8 @@ def main() -> None:
     asked = parser.parse_args()
     data = public_rates.folder()
     if data is None:
-        print("HANSE_DATA names no folder: there is nothing to measure on.")
+        reason = "HANSE_DATA names no folder: there is nothing to measure on."
+        report("interference", {"skipped": reason}, as_json=asked.json)
         return
     figures: dict[str, Any] = {"splits": asked.splits, "hidden": asked.hidden}
     with threadpool_limits(limits=1):

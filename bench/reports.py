@@ -3,12 +3,15 @@
 `python -m bench.reports --json`. A PostgreSQL of its own is started (or DATABASE_URL names one that
 may be filled). Batches of reports with measurements are stored, first the measurements alone, then
 as whole reports; a model reads one more batch; then the believed matrix is read before and after a
-million samples stand behind it.
+million samples stand behind it, with a prior stored for each of its cells, and again when every
+other class is claimed nowhere, so that priors are all that is known of most of its cells. What a
+round needs of it is one figure, every cell with its source, as a person sees it, another.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +19,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+from agents.protocol import PROTOCOL
 from bench.support import database, report
+from bench.supposed import guessed
 
 if TYPE_CHECKING:
     from federation.models import Job, JobClass, Lease, Pool, Site, Venue
-    from federation.services.reports import Measured, ReportIn
+    from federation.services.reports import ReportIn
     from federation.services.sample_checks import SampleIn
 
 REPEATS = 5
@@ -29,6 +35,7 @@ LEASES = 50  #: that the site's agent reports of
 FEW = 2  #: of them, that one message speaks of after the broker was away
 BATCH = 500  #: reports, as many as a message holds
 BULK = 10_000  #: measurements stored at once
+POSTS = 4  #: messages in a row
 MEASURED = 10  #: each so-many-th cell of the matrix was measured
 MODELLED = 50  #: and of each so-many-th pair there is a model
 SIZES = (1, 2, 4, 8, 16)  #: gangs that each modelled pair has a forecast of
@@ -56,6 +63,7 @@ class World:
     leases: list[Lease]
     pools: list[Pool]
     classes: list[JobClass]
+    contracts: dict[UUID, UUID]  #: that each lease runs under
     lines: int = 0
 
     def samples(self, many: int, leases: int = LEASES) -> list[SampleIn]:
@@ -79,25 +87,51 @@ class World:
         self.lines += -(-many // leases)
         return found
 
+    def batch(self, many: int, leases: int = LEASES) -> dict[str, Any]:
+        """A message of reports with measurements under the leases' contracts, as it is posted."""
+        return {
+            "protocol": PROTOCOL,
+            "reports": [
+                {
+                    "attempt": str(one.lease_id),
+                    "seq": one.seq,
+                    "kind": "progress",
+                    "at": "2026-11-21T12:00:00+00:00",
+                    "contract": str(self.contracts[one.lease_id]),
+                    "progress": _progress(one),
+                }
+                for one in self.samples(many, leases)
+            ],
+        }
+
     def reports(self, many: int, leases: int = LEASES) -> list[ReportIn]:
-        from federation.services.reports import ReportIn
+        from agents.protocol import ReportBatch, decode
+        from broker.gateway import wire
 
-        return [
-            ReportIn(
-                lease_id=one.lease_id, seq=one.seq, kind="progress", contract_id=None,
-                measured=_measured(one),
-                log=None, ending=None, body={"seq": one.seq, "kind": "progress"}, sample=one,
-            )
-            for one in self.samples(many, leases)
-        ]  # fmt: skip
+        return wire.reports(decode(ReportBatch, self.batch(many, leases)))
 
 
-def _measured(one: SampleIn) -> Measured:
-    """Totals of the attempt that go with it."""
-    from federation.services.reports import Measured
-
+def _progress(one: SampleIn) -> dict[str, Any]:
+    """Totals of the attempt, and what the job measured."""
     samples = one.line * 100
-    return Measured(samples, samples, float(one.line), 900.0, one.line, 0.5)
+    return {
+        "samples": samples,
+        "contract_samples": samples,
+        "gpu_seconds": float(one.line),
+        "samples_per_s": 900.0,
+        "lines": one.line,
+        "loss": 0.5,
+        "measurement": {
+            "line": one.line,
+            "step_time_s": one.step_s,
+            "local_batch": one.local_batch,
+            "sync_time_s": one.sync_s,
+            "gpu": one.gpu,
+            "grad_sqr": one.grad_sqr,
+            "grad_var": one.grad_var,
+            "memory_peak_bytes": one.memory_peak,
+        },
+    }
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +156,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     _vacuum(connection)
     many = _believed(world, asked.repeats)
     figures |= {"few_samples": few["samples"], "few_matrix_seconds": few["matrix_seconds"]}
-    return figures | many
+    return figures | many | guessed(world, partial(_believed, world, asked.repeats), asked.repeats)
 
 
 def _vacuum(connection: Any) -> None:
@@ -149,7 +183,33 @@ def _stored(world: World, repeats: int) -> dict[str, Any]:
         **_rates("bulk_reports_per_s", lambda: world.reports(BULK, LEASES), whole, repeats),
         **_rates("reports_per_s", lambda: world.reports(BATCH, FEW), whole, repeats),
         **_rates("spread_reports_per_s", lambda: world.reports(BATCH), whole, repeats),
+        **_posted(world, repeats),
     }
+
+
+def _posted(world: World, repeats: int) -> dict[str, float]:
+    """Messages as an agent posts them: read, stored, answered."""
+    from django.test import Client
+    from django.utils import timezone
+
+    from federation.services.access import agent_join, join_token_issue
+
+    now = timezone.now()
+    token = join_token_issue(site=world.site, actor="bench", ttl_s=600.0, now=now)
+    headers = {"Authorization": f"Bearer {agent_join(token=token, now=now).secret}"}
+    client = Client(headers=headers, raise_request_exception=True)
+
+    def post(messages: list[str]) -> None:
+        for message in messages:
+            answer = client.post("/gateway/v1/reports", message, content_type="application/json")
+            assert answer.status_code == 200, answer.content
+            assert b'"accepted": false' not in answer.content
+
+    found = []
+    for _ in range(repeats + 1):
+        messages = [json.dumps(world.batch(BATCH)) for _ in range(POSTS)]
+        found.append(POSTS * BATCH / _seconds(partial(post, messages)))
+    return _spread("posted_reports_per_s", found[1:])
 
 
 def _rates(
@@ -194,9 +254,9 @@ def _believed(world: World, repeats: int) -> dict[str, Any]:
     for _ in range(repeats + 1):
         started = time.perf_counter()
         matrix = believed_cells(list(current_offers(world.venue, later(60))))
-        cells = len(matrix)
         world_speed = matrix.speed(world.pools[0].pk, world.classes[0].pk, 1)
         taken.append(time.perf_counter() - started)
+        cells = len(matrix.table.codes)
         assert world_speed is not None
     return {
         "samples": ThroughputSample.objects.count(),
@@ -252,7 +312,21 @@ def furnish(asked: argparse.Namespace) -> World:
     )
     _foresee(pairs)
     site = made.sites[0]
-    return World(made.venue, site, list(_leases(site)), pools, classes)
+    leases = list(_leases(site))
+    contracts = {lease.pk: _contract(lease) for lease in leases}
+    return World(made.venue, site, leases, pools, classes, contracts)
+
+
+def _contract(lease: Lease) -> UUID:
+    """One that its lease works under; nobody pays."""
+    from federation.models import Contract
+    from tests.support.world import NOW
+
+    made = Contract.objects.create(
+        lease=lease, sequence=1, state="running", gpus=lease.gpus, price_micro=0,
+        contracted=10**15, payment_micro=0, created_at=NOW,
+    )  # fmt: skip
+    return made.pk
 
 
 def _foresee(pairs: list[tuple[Pool, JobClass]]) -> None:

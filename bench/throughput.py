@@ -31,9 +31,13 @@ from federation.affinity.tally import gather_columns, merge
 from federation.affinity.throughput import ThroughputModel, fit, fit_tally, priced, refit
 
 PATH = Path("pollux") / "t4_placements.csv.gz"
+LARGER = Path("pollux") / "t4_scalability.csv.gz"
 SPLITS = range(8)
+CELL_SPLITS = range(500, 505)
 REPEATS = 9
 LARGE = 10_000_000
+LAST_SEEN = {"larger_from_4": 4, "larger_from_16": 16}  #: greatest replicas of the samples
+BANDS = {"8_16": (8, 16), "20_32": (20, 32), "33_64": (33, 64)}  #: replicas that are foretold
 POWERS = {"growth_tree": 0.0, "growth_quarter": 0.25, "growth_half": 0.5, "growth_ring": 1.0}
 Samples = list[Sample]
 
@@ -48,6 +52,28 @@ def measured(folder: Path) -> dict[str, Samples]:
             sample = Sample(len(digits), sum(digits), batch, 0, step, sync)
             found.setdefault(row["model"], []).append(sample)
     return dict(sorted(found.items()))
+
+
+def larger(folder: Path) -> dict[str, Samples]:
+    """Samples of the same applications on 6 to 16 nodes, up to 64 replicas, by name."""
+    found: dict[str, Samples] = {}
+    with gzip.open(folder / LARGER, "rt") as file:
+        for row in csv.DictReader(file):
+            nodes, replicas = int(row["num_nodes"]), int(row["num_replicas"])
+            batch, step, sync = (float(row[key]) for key in ("local_bsz", "step_time", "sync_time"))
+            sample = Sample(nodes, replicas, batch, 0, step, sync)
+            found.setdefault(row["model"], []).append(sample)
+    return dict(sorted(found.items()))
+
+
+def half_of_cells(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+    """Samples of half of the (nodes, replicas, local batch), and of the others."""
+    cells = sorted({(one.nodes, one.replicas, one.local_batch) for one in samples})
+    order = np.random.default_rng(seed).permutation(len(cells))
+    kept = {cells[place] for place in order[: len(cells) // 2]}
+    inside = [(one.nodes, one.replicas, one.local_batch) in kept for one in samples]
+    seen = [one for one, held in zip(samples, inside, strict=True) if held]
+    return seen, [one for one, held in zip(samples, inside, strict=True) if not held]
 
 
 def halves(samples: Samples, seed: int) -> tuple[Samples, Samples]:
@@ -83,13 +109,15 @@ def without_waits(samples: Samples) -> Samples:
 
 
 def missed(model: ThroughputModel, samples: Samples) -> dict[str, float]:
-    """Mean and median relative error, shares held by the band and marked as extrapolated."""
+    """Mean and median relative error, its median with sign, shares held by the band and marked."""
     forecasts = model.forecasts([one.configuration for one in samples])
     pairs = list(zip(forecasts, samples, strict=True))
-    error = np.array([abs(f.step_s - one.step_s) / one.step_s for f, one in pairs])
+    signed = np.array([f.step_s / one.step_s - 1.0 for f, one in pairs])
+    error = np.abs(signed)
     return {
         "mean": 100 * float(error.mean()),
         "median": 100 * float(np.median(error)),
+        "bias": 100 * float(np.median(signed)),
         "covered": 100 * float(np.mean([f.lower_s <= s.step_s <= f.upper_s for f, s in pairs])),
         "flagged": 100 * float(np.mean([f.extrapolated for f in forecasts])),
         "priced": 100 * float(np.mean([priced(f) for f in forecasts])),
@@ -121,6 +149,43 @@ def held_out(samples: Samples, splits: Sequence[int] = SPLITS) -> dict[str, floa
             }
         )
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def held_cells(samples: Samples, splits: Sequence[int] = CELL_SPLITS) -> dict[str, float]:
+    """Half of the single cells held out, so that each has measured neighbours; ours alone."""
+    rows = []
+    for seed in splits:
+        seen, hidden = half_of_cells(samples, seed)
+        ours = missed(fit(seen), hidden)
+        blind = missed(fit(without_waits(seen)), hidden)
+        rows.append(
+            {
+                "error": ours["mean"],
+                "covered": ours["covered"],
+                "error_without_waits": blind["mean"],
+                "covered_without_waits": blind["covered"],
+            }
+        )
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def scaled(samples: Samples, on_more: Samples, most: int) -> dict[str, float]:
+    """From at most `most` replicas on four nodes to 6 to 16 nodes: medians, bias, held by the band.
+
+    The bias is the median of forecast over measured less 1: below 0 is foretold too fast.
+    """
+    seen = [one for one in samples if one.replicas <= most]
+    found: dict[str, float] = {}
+    for name, (low, high) in BANDS.items():
+        asked = [one for one in on_more if low <= one.replicas <= high]
+        figures = missed(fit(seen), asked)
+        found |= {
+            f"plain_{name}": plain_missed(seen, asked)["median"],
+            f"median_{name}": figures["median"],
+            f"bias_{name}": figures["bias"],
+            f"covered_{name}": figures["covered"],
+        }
+    return found
 
 
 def grown(samples: Samples) -> dict[str, float]:
@@ -249,7 +314,12 @@ def main() -> None:
     if folder := os.environ.get("HANSE_DATA"):
         table = measured(Path(folder))
         figures |= _table("held_out", {name: held_out(one) for name, one in table.items()})
+        figures |= _table("held_cells", {name: held_cells(one) for name, one in table.items()})
         figures |= _table("from_4", {name: grown(one) for name, one in table.items()})
+        more = larger(Path(folder))
+        for label, most in LAST_SEEN.items():
+            rows = {name: scaled(table[name], more[name], most) for name in more}
+            figures |= _table(label, rows)
         figures |= by_growth(table)
     else:
         print("HANSE_DATA names no folder: the tables on measured steps are left out")

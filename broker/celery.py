@@ -8,6 +8,9 @@ from celery import Celery
 from celery.signals import worker_process_init, worker_process_shutdown
 
 from broker import filequeue  # noqa: F401 - makes the embedded transport known to kombu
+from broker.queues import STUDIES
+
+PRIORS_EVERY_S = 300.0
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "broker.settings.dev")
 
@@ -33,6 +36,10 @@ def schedule(sender: Celery, **_: object) -> None:
         (tasks.tick_housekeeping, 1800 / every),
     ):
         sender.add_periodic_task(every * factor, task.s(), expires=max(10 * every, 30))
+    # beside the reports: what takes seconds must not hold up a tick
+    sender.add_periodic_task(
+        PRIORS_EVERY_S, tasks.tick_priors.s(), queue=STUDIES, expires=PRIORS_EVERY_S
+    )
 
 
 @worker_process_init.connect

@@ -16,11 +16,13 @@ from typing import Annotated, Any
 import typer
 
 from broker import (
+    class_commands,
     conduct_commands,
     governance_commands,
     inquiry_commands,
     ledger_commands,
     operator_commands,
+    sample_commands,
     venue_commands,
 )
 from broker.command_line import ACTOR, Out, Output, do, fail, named, screen, set_up, show
@@ -29,12 +31,11 @@ app = typer.Typer(no_args_is_help=True, help="Run and furnish a federation.")
 members = typer.Typer(no_args_is_help=True, help="Organisations that take part.")
 sites = typer.Typer(no_args_is_help=True, help="Datacenters and their join tokens.")
 tenants = typer.Typer(no_args_is_help=True, help="Who submits jobs, and their API tokens.")
-classes = typer.Typer(no_args_is_help=True, help="The registry of job classes.")
 app.add_typer(members, name="members")
 app.add_typer(sites, name="sites")
 app.add_typer(tenants, name="tenants")
 app.add_typer(operator_commands.app, name="operators")
-app.add_typer(classes, name="classes")
+app.add_typer(class_commands.app, name="classes")
 app.add_typer(venue_commands.app, name="venues")
 app.add_typer(governance_commands.rules, name="rules")
 app.add_typer(governance_commands.disputes, name="disputes")
@@ -42,6 +43,7 @@ app.add_typer(governance_commands.epochs, name="epochs")
 app.add_typer(governance_commands.alarms, name="alarms")
 app.add_typer(conduct_commands.conduct, name="conduct")
 app.add_typer(ledger_commands.app, name="ledger")
+app.add_typer(sample_commands.app, name="samples")
 app.command("inquire")(inquiry_commands.inquire)
 
 
@@ -309,36 +311,6 @@ def tenants_list(output: Out = Output.TABLE) -> None:
                 "escrow": as_text(escrow_micro(t, venue)),
             }
             for t in Tenant.objects.select_related("member")
-        ],
-        output,
-    )
-
-
-@classes.command("add")
-def classes_add(
-    name: str, title: str = "", owner: Annotated[str, typer.Option(help="a member")] = ""
-) -> None:
-    """Register a job class."""
-    now = set_up()
-    from federation.models import Member
-    from federation.services.members import class_create
-
-    member = named(Member, owner, "member") if owner else None
-    do(class_create, name=name, title=title, owner=member, actor=ACTOR, now=now)
-    typer.echo(f"Job class {name} registered.")
-
-
-@classes.command("list")
-def classes_list(output: Out = Output.TABLE) -> None:
-    """All job classes."""
-    set_up()
-    from federation.models import JobClass
-
-    rows = JobClass.objects.select_related("owner")
-    show(
-        [
-            {"name": c.name, "title": c.title, "owner": c.owner.name if c.owner else ""}
-            for c in rows
         ],
         output,
     )

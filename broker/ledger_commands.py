@@ -44,7 +44,7 @@ def ledger_check(
         fail(f"The ledger differs: {replayed.problems} findings.", "does_not_follow")
     typer.echo(
         f"Every balance follows: {replayed.contracts} contracts, {replayed.settlements} "
-        f"settlements, {replayed.rounds} rounds."
+        f"settlements, {replayed.rounds} rounds, {replayed.quotes} lines beside their quotes."
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 from uuid import UUID
 
 import structlog
@@ -18,6 +19,7 @@ from broker.queues import STUDIES, solve_queue
 from broker.solving.apart import decide_apart, study_apart
 from broker.solving.fan_out import FanOut
 from broker.solving.supervisor import Solver, SolverFailed, own_solver
+from federation.affinity.coldstart.tables import Row, read_table
 from federation.models import Venue
 from federation.selectors.frozen import dues, frozen
 from federation.services import (
@@ -26,8 +28,10 @@ from federation.services import (
     contracts,
     credits,
     epochs,
+    fits,
     jobs,
     offers,
+    priors,
     records,
     rounds,
     samples,
@@ -37,6 +41,7 @@ from federation.services import (
 )
 
 log = structlog.get_logger("hanse")
+PRIORS_S = 600.0  #: after which a run of the priors is given up; the next begins where it began
 SLACK_S = 60.0  #: beyond a solver's own limit, before the worker's process is given up
 
 
@@ -187,6 +192,36 @@ def tick_affinity() -> None:
         log.info("affinity.refit", pool=pool, job_class=job_class, samples_per_s=round(speed, 3))
     for record in records.records_refit(now=now):
         log.info("record.refit", site=str(record.site_id), score=round(record.score, 3))
+    changed = [refit_model.s(model) for model in fits.models_due(now=now)]
+    if changed:
+        group(changed).apply_async(queue=STUDIES)
+
+
+@app.task
+def refit_model(model: int) -> None:
+    """Let the throughput model of one class and pool read the steps that were measured since."""
+    fit = fits.waiting_refit(model=model, now=timezone.now())
+    if fit is not None:
+        log.info("model.refit", pool=fit.pool, job_class=fit.job_class, samples=fit.samples)
+
+
+def speed_tables() -> list[Row]:
+    """Rows of the tables that the settings name; one that cannot be read is left out and told."""
+    rows: list[Row] = []
+    for path in settings.SPEED_TABLES:
+        try:
+            rows += read_table(Path(path).read_text(encoding="utf-8"), path)
+        except (OSError, ValueError) as error:
+            log.warning("priors.bad_table", path=path, why=str(error))
+    return rows
+
+
+@app.task(time_limit=PRIORS_S)
+def tick_priors() -> None:
+    """Make some of the priors anew, if what they are learnt from has changed."""
+    made = priors.priors_refit(now=timezone.now(), table=speed_tables())
+    if made is not None:
+        log.info("priors.made", classes=made.classes, cells=made.cells, left=made.left)
 
 
 @app.task

@@ -40,6 +40,13 @@ A sync carries the whole state of the site up and the whole wish of the broker d
 message costs one period and never a decision. The broker may hold a sync open for up to `wait_s`
 while the orders are the ones that the agent has seen.
 
+Fields that came after the first release are left out while they are empty: `measurement`, what a
+pool says of its GPUs, and `plan`. So an offer that says nothing of its GPUs has the digest that it
+always had. Upgrade the broker before its agents; an older broker refuses a field that it does not
+know. The other way round there is no order to keep: an agent names in the label of its
+`agent_version` (`{told}`) what it reads of such fields, and the broker sends the others nothing of
+them.
+
 A report is known by its `attempt` and `seq`. A replay is accepted again and changes nothing. The
 agent keeps a report in its journal until a `Receipt` for it came back.
 
@@ -91,7 +98,7 @@ def _default(value: Any) -> str:
 
 
 def _comment(node: ast.stmt, lines: list[str]) -> str:
-    _, mark, words = lines[node.lineno - 1].partition("#:")
+    _, mark, words = lines[(node.end_lineno or node.lineno) - 1].partition("#:")
     return words.strip().replace("|", "\\|") if mark else ""
 
 
@@ -105,6 +112,7 @@ def text() -> str:
         reports=protocol.REPORTS_PATH,
         rotate=protocol.ROTATE_PATH,
         version=protocol.PROTOCOL,
+        told=protocol.told_version("0.1.0"),
         max_reports=protocol.MAX_REPORTS,
         max_log=protocol.MAX_LOG_CHUNK,
         max_text=protocol.MAX_TEXT,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from io import StringIO
 from itertools import chain
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import AutoField, Func, Model, QuerySet, TextField
@@ -59,6 +61,42 @@ def rows_among(rows: QuerySet[Any, Found], name: str, values: Sequence[object]) 
         yield from rows.filter(**{f"{name}__in": values[start : start + AT_ONCE]})
 
 
+def pairs_stored(
+    model: type[Model], names: tuple[str, str], pairs: Collection[tuple[Any, Any]]
+) -> set[tuple[Any, Any]]:
+    """Those of `pairs` that rows have in the two fields `names`, which a unique index covers.
+
+    Each pair is looked up by itself: the cost grows with the pairs, not with the rows.
+    """
+    table = _quoted(model._meta.db_table)
+    fields = _fields(model, names)
+    one, other = (f"{table}.{_quoted(field.column)}" for field in fields)
+    asked, found = list(pairs), set()
+    for start in range(0, len(asked), AT_ONCE):
+        part = asked[start : start + AT_ONCE]
+        firsts = {first: at for at, first in enumerate(dict.fromkeys(p[0] for p in part), 1)}
+        if connection.vendor == "postgresql":
+            # each first value is sent once; OFFSET 0: no planner may read the whole table for it
+            query = (
+                f"SELECT line FROM unnest(%s::int[], %s::{_type(fields[1])}[])"  # noqa: S608
+                f" WITH ORDINALITY AS asked(at, number, line) WHERE EXISTS (SELECT 1 FROM {table}"
+                f" WHERE {one} = (%s::{_type(fields[0])}[])[at] AND {other} = number OFFSET 0)"
+            )
+            values: list[Any] = [[firsts[p[0]] for p in part], [p[1] for p in part], list(firsts)]
+        else:
+            marks = ", ".join(["(%s, %s, %s)"] * len(part))
+            query = (
+                f"WITH asked(line, first, number) AS (VALUES {marks}) SELECT line FROM asked"  # noqa: S608
+                f" WHERE EXISTS (SELECT 1 FROM {table} WHERE {one} = first AND {other} = number)"
+            )
+            rows = ((line, *_bound(fields, pair)) for line, pair in enumerate(part, 1))
+            values = list(chain.from_iterable(rows))
+        with connection.cursor() as cursor:
+            cursor.execute(query, values)
+            found |= {part[line - 1] for (line,) in cursor.fetchall()}
+    return found
+
+
 def rows_insert(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -> None:
     """Insert rows of values for the fields `names`; every other field takes its default.
 
@@ -68,13 +106,13 @@ def rows_insert(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -
     meta, named = model._meta, _fields(model, names)
     rest = [f for f in meta.concrete_fields if f not in named and not isinstance(f, AutoField)]
     columns = ", ".join(_quoted(f.column) for f in (*named, *rest))
-    whole = (chain(row, (f.get_default() for f in rest)) for row in rows)
+    whole = (chain(row, (f.get_default() for f in rest)) for row in rows) if rest else rows
     with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            text = "".join("\t".join(map(_copied, row)) + "\n" for row in whole)
+            lines = ["\t".join([_WRITERS[type(value)](value) for value in row]) for row in whole]
             copy = f"COPY {_quoted(meta.db_table)} ({columns}) FROM STDIN"
             with connection.wrap_database_errors:  # psycopg2's own method: Django's errors
-                cursor.copy_expert(copy, StringIO(text))
+                cursor.copy_expert(copy, StringIO("\n".join([*lines, ""])))
             return
         fields = [*named, *rest]
         marks = ", ".join(["%s"] * len(fields))
@@ -140,14 +178,34 @@ def _bound(fields: Sequence[Any], row: Iterable[Any]) -> list[Any]:
     return [field.get_db_prep_save(value, connection) for field, value in pairs]
 
 
-def _copied(value: object) -> str:
-    """A value in the text format of COPY."""
-    if value is None:
-        return "\\N"
-    if isinstance(value, bool):
-        return "t" if value else "f"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict | list | tuple):
-        value = json.dumps(value)
-    return value.translate(_ESCAPES) if isinstance(value, str) else str(value)
+def _escaped(value: str) -> str:
+    return value.translate(_ESCAPES)
+
+
+def _document(value: object) -> str:
+    return _JSON(value).translate(_ESCAPES)
+
+
+class _Writers(dict[type, Callable[[Any], str]]):
+    """How values of each type are written in the text format of COPY."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], str]:
+        # texts of a kind of their own, such as states, and numbers of libraries
+        return _escaped if issubclass(kind, str) else str
+
+
+_JSON = json.JSONEncoder().encode
+_WRITERS = _Writers(
+    {
+        type(None): lambda _: "\\N",
+        bool: lambda value: "t" if value else "f",
+        int: int.__repr__,
+        float: float.__repr__,
+        str: _escaped,
+        UUID: lru_cache(maxsize=4096)(str),
+        datetime: lru_cache(maxsize=64)(datetime.isoformat),
+        dict: _document,
+        list: _document,
+        tuple: _document,
+    }
+)

@@ -10,11 +10,35 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 FINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "REJECTED"})
+QUOTE_OVER = frozenset({"DONE", "FAILED"})
 
 
 class Reason(TypedDict):
     code: str
     message: str
+
+
+class Pin(TypedDict):
+    """The version of an offer that a quote is based on."""
+
+    site: str
+    version: int
+    offer: str
+
+
+class Quoted(TypedDict):
+    """What the quote that a job cites said."""
+
+    id: str
+    round: int
+    expires_at: str
+    pool: str
+    gpus: int
+    price: str
+    samples: int
+    samples_per_s: float | None
+    payment: str
+    offers: list[Pin]
 
 
 class Job(TypedDict):
@@ -46,6 +70,8 @@ class Job(TypedDict):
     kind: str  #: training or probe
     parent: str | None  #: of a probe: the job that it measures for
     ended_at: str | None
+    quote: str | None  #: that it cites
+    quoted: Quoted | None
 
 
 class RoundVerdict(TypedDict):
@@ -79,6 +105,45 @@ class Why(TypedDict):
     summary: str
     rounds: list[RoundVerdict]
     story: list[Event]
+
+
+class Plan(TypedDict):
+    """How a model is split over GPUs; more keys than these may come."""
+
+    gpus: int
+    tensor: int
+    pipeline: int
+    data: int
+    zero: int
+    recompute: str
+    micro_batch: int
+    memory_gb: dict[str, float]  #: of one GPU, by part, with `total`
+    step_time_s: float
+
+
+class Priced(TypedDict):
+    pool: str
+    time_s: float
+    credits: float
+    plan: Plan
+
+
+class PoolRefused(TypedDict):
+    pool: str
+    why: str
+
+
+class Choice(TypedDict):
+    """What the planner would choose for a job."""
+
+    gpus: list[int]
+    pools: list[str]
+    cheapest: Priced | None
+    fastest: Priced | None
+    front: list[Priced]
+    refused: list[PoolRefused]
+    why: list[str]
+    notes: list[str]
 
 
 class Affinity(TypedDict):
@@ -115,6 +180,55 @@ class Round(TypedDict):
     void: Reason | None
     certified: bool | None
     snapshot_sha256: str | None
+
+
+class Placed(TypedDict):
+    """Where a quoted job would run, for one round."""
+
+    pool: str
+    gpus: int
+    samples: int
+    price: str
+    price_before: str  #: as the round published it, without the job
+    samples_per_s: float | None
+    payment: str
+    price_per_million: str | None
+    plan: Plan | None  #: of a described model
+
+
+class WouldRunAt(TypedDict):
+    """The cheapest bid that would run, credits per million samples."""
+
+    pool: str
+    value: str
+
+
+class QuoteAnswer(TypedDict):
+    runs: bool
+    placed: list[Placed]
+    reason: Reason | None  #: why it would not run
+    would_run_at: WouldRunAt | None
+    displaces_own: list[str]
+    displaces_others: int
+
+
+class Quote(TypedDict):
+    """What the last round would have said to a job; `answer` once its state is DONE."""
+
+    id: str
+    name: str
+    round: int
+    state: str  #: PENDING, RUNNING, DONE or FAILED
+    created_at: str
+    finished_at: str | None
+    job_class: str
+    gpus: list[int]
+    value: str
+    expires_at: str | None
+    offers: list[Pin]
+    plans: Choice | None  #: of a described model
+    failed: Reason | None
+    answer: QuoteAnswer | None
 
 
 class JobClass(TypedDict):

@@ -9,11 +9,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import quote as quoted
 
 import httpx
 
-from hanse.answers import Job, JobClass, LogPage, Me, Offer, Round, Why
+from hanse.answers import Choice, Job, JobClass, LogPage, Me, Offer, Quote, Round, Why
 from hanse.errors import ApiRefused, BadAnswer, FieldError, refusal
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ Params = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, safe to send again: a read, a cancel, or a create with its key."""
+    """One request, safe to send again: a read, a question, a cancel, or a create with its key."""
 
     method: str
     path: str  #: below the base address, quoted
@@ -68,6 +69,23 @@ def why(job_id: str) -> Call[Why]:
     return Call("GET", _job_path(job_id) + "/why", _object(Why))
 
 
+def plan(body: Mapping[str, Any]) -> Call[Choice]:
+    """Nothing is stored, so it may be sent again."""
+    return Call("POST", "/api/v1/plans", _object(Choice), body=body)
+
+
+def ask_quote(body: Mapping[str, Any]) -> Call[Quote]:
+    return Call("POST", "/api/v1/quotes", _object(Quote), body=body)
+
+
+def quote(quote_id: str) -> Call[Quote]:
+    return Call("GET", "/api/v1/quotes/" + quoted(quote_id, safe=""), _object(Quote))
+
+
+def quotes(**filters: str) -> Call[Page[Quote]]:
+    return _list("/api/v1/quotes", Quote, filters)
+
+
 def offers(**filters: str) -> Call[Page[Offer]]:
     return _list("/api/v1/offers", Offer, filters)
 
@@ -89,7 +107,7 @@ def me() -> Call[Me]:
 
 
 def _job_path(job_id: str) -> str:
-    return "/api/v1/jobs/" + quote(job_id, safe="")
+    return "/api/v1/jobs/" + quoted(job_id, safe="")
 
 
 def _list(path: str, row: type[Row], params: Params) -> Call[Page[Row]]:

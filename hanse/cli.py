@@ -12,11 +12,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
 from hanse import calls, following, jobfile, tables
-from hanse.answers import Job
+from hanse.answers import Job, Quote
 from hanse.calls import Call, Page, Row
 from hanse.client import Client, checked_address
 from hanse.errors import HanseError, JobFileInvalid, Problem
@@ -43,6 +44,7 @@ BROKER_COMMANDS = (
     "alarms",
     "conduct",
     "ledger",
+    "samples",
     "inquire",
 )
 
@@ -120,11 +122,15 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent; needs no server.")
     ] = False,
+    quote: Annotated[
+        UUID | None, typer.Option("--quote", metavar="ID", help="The quote that the job cites.")
+    ] = None,
     every: EveryOption = 2.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Read job files and send their jobs to market."""
-    bodies = [draft.body() for draft in _drafts(files, _environment(env or []))]
+    cited = {} if quote is None else {"quote": str(quote)}
+    bodies = [draft.body() | cited for draft in _drafts(files, _environment(env or []))]
     if dry_run:
         show_json(bodies[0] if len(bodies) == 1 else bodies)
         return
@@ -136,6 +142,53 @@ def submit(
         show_json(jobs[0] if len(jobs) == 1 else jobs)
     if wait:
         raise typer.Exit(next((code for code in map(following.exit_code, jobs) if code), 0))
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job file, - for stdin.")],
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Over the file's envs.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show how a job's model would be split, where, and at what cost; nothing is submitted."""
+    drafts = _drafts([file], _environment(env or []))
+    unplanned = [draft.name for draft in drafts if draft.model is None]
+    for name in unplanned:
+        complain(f"{file}: {name} has no workload.model: describe what is trained")
+    if unplanned:
+        raise typer.Exit(2)
+    with _client() as client:
+        choices = [client.plan(draft.body()) for draft in drafts]
+    if output is Output.JSON:
+        show_json(choices[0] if len(choices) == 1 else choices)
+        return
+    for draft, choice in zip(drafts, choices, strict=True):
+        if len(drafts) > 1:
+            say(f"{draft.name}:")
+        tables.show_plans(choice)
+
+
+@app.command()
+def quote(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job file, - for stdin.")],
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Over the file's envs.")
+    ] = None,
+    every: EveryOption = 0.5,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Ask what the last round would have said to a job: price, place, or why not."""
+    bodies = [draft.body() for draft in _drafts([file], _environment(env or []))]
+    with _client() as client:
+        asked = [client.ask_quote(body) for body in bodies]
+        quotes = _answered(client, asked, every)
+    if output is Output.JSON:
+        show_json(quotes[0] if len(quotes) == 1 else quotes)
+    else:
+        tables.show_quotes(quotes)
+    raise typer.Exit(int(any(quote["state"] == "FAILED" for quote in quotes)))
 
 
 @app.command()
@@ -278,6 +331,15 @@ def _sent(client: Client, bodies: list[dict[str, Any]], output: Output) -> list[
         if output is Output.TABLE:
             say(f"{job['id']} {job['name']} {job['state']}")
     return jobs
+
+
+def _answered(client: Client, asked: list[Quote], every_s: float) -> list[Quote]:
+    try:
+        return following.answered(client, asked, every_s=every_s)
+    except KeyboardInterrupt:
+        left = ", ".join(quote["id"] for quote in asked)
+        complain(f"hanse: no longer waiting; answers will be under /api/v1/quotes: {left}")
+        raise
 
 
 def _waited(client: Client, jobs: list[Job], every_s: float) -> list[Job]:

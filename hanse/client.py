@@ -19,7 +19,7 @@ from uuid import uuid4
 import httpx
 
 from hanse import calls
-from hanse.answers import Job, JobClass, LogPage, Me, Offer, Round, Why
+from hanse.answers import Choice, Job, JobClass, LogPage, Me, Offer, Quote, Round, Why
 from hanse.calls import Call, Page
 from hanse.errors import BadAddress, NotConfigured
 from hanse.exchange import Pause, Retry, exchange
@@ -127,6 +127,22 @@ class Client:
     def why(self, job_id: str) -> Why:
         return self._do(calls.why(job_id))
 
+    def plan(self, body: Mapping[str, Any]) -> Choice:
+        """Where a described model would run, and how split; nothing is submitted."""
+        return self._do(calls.plan(body))
+
+    def ask_quote(self, body: Mapping[str, Any]) -> Quote:
+        """What the last round would have said to this job; nothing is submitted. Its `answer`
+        comes with `quote` later; a job cites it by `quote` in its body."""
+        return self._do(calls.ask_quote(body))
+
+    def quote(self, quote_id: str) -> Quote:
+        return self._do(calls.quote(quote_id))
+
+    def quotes(self, **filters: str) -> Iterator[Quote]:
+        for page in self.pages(calls.quotes(**filters)):
+            yield from page.results
+
     def offers(self, **filters: str) -> Iterator[Offer]:
         for page in self.pages(calls.offers(**filters)):
             yield from page.results
@@ -206,6 +222,18 @@ class AsyncClient:
 
     async def why(self, job_id: str) -> Why:
         return await self._do(calls.why(job_id))
+
+    async def plan(self, body: Mapping[str, Any]) -> Choice:
+        return await self._do(calls.plan(body))
+
+    async def ask_quote(self, body: Mapping[str, Any]) -> Quote:
+        return await self._do(calls.ask_quote(body))
+
+    async def quote(self, quote_id: str) -> Quote:
+        return await self._do(calls.quote(quote_id))
+
+    def quotes(self, **filters: str) -> AsyncIterator[Quote]:
+        return self._rows(calls.quotes(**filters))
 
     def offers(self, **filters: str) -> AsyncIterator[Offer]:
         return self._rows(calls.offers(**filters))

@@ -12,7 +12,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from hanse.answers import FINAL_STATES, Job
+from hanse.answers import FINAL_STATES, QUOTE_OVER, Job, Quote
 from hanse.client import Client
 from hanse.errors import AmbiguousJob, NoSuchJob
 from hanse.screen import complain, plain
@@ -66,6 +66,15 @@ def wait(client: Client, jobs: Sequence[Job], *, every_s: float) -> list[Job]:
                 return list(latest.values())
             time.sleep(every_s)
             latest |= {job["id"]: client.job(job["id"]) for job in live}
+
+
+def answered(client: Client, quotes: Sequence[Quote], *, every_s: float) -> list[Quote]:
+    """Look every `every_s` seconds until all have their answers, or have failed; in their order."""
+    latest = {quote["id"]: quote for quote in quotes}
+    while waiting := [quote for quote in latest.values() if quote["state"] not in QUOTE_OVER]:
+        time.sleep(every_s)
+        latest |= {quote["id"]: client.quote(quote["id"]) for quote in waiting}
+    return [latest[quote["id"]] for quote in quotes]
 
 
 class _Board:

@@ -21,3 +21,14 @@ def ledger_may_be_flushed(transactional_db: None) -> Iterator[None]:
     ledger_guard.install(connection)
     yield
     ledger_guard.remove(connection)
+
+
+@pytest.fixture
+def tasks_at_once() -> Iterator[None]:
+    """A task that hands others out has them done on the spot, as one worker would do later."""
+    from broker.celery import app
+
+    before = app.conf.task_always_eager
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    yield
+    app.conf.update(task_always_eager=before, task_eager_propagates=False)

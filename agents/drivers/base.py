@@ -34,6 +34,8 @@ class Task:
     samples_done: int = 0
     samples_wanted: int = 0
     probe: bool = False
+    tenant: str = ""  #: for sites that keep an account for each; "" = not told
+    plan: dict[str, str] = field(default_factory=dict)  #: variables of the plan; {} = none
     slots: tuple[int, ...] = ()  #: GPUs held, counted over all pools of the site
     devices: tuple[str, ...] = ()
 
@@ -66,6 +68,8 @@ class Exit:
 class Status:
     phase: Phase
     exit: Exit | None = None  #: with OVER
+    held_since: float | None = None  #: boottime at which it got its GPUs; None = when it started
+    ahead_s: float = 0.0  #: CLOCK_MONOTONIC of the job's host minus this host's
 
 
 @dataclass(frozen=True, slots=True)

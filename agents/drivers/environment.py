@@ -1,5 +1,9 @@
 """The environment of a job: a clean base, the site's, the tenant's where harmless, and HANSE_*.
 
+A plan comes in two parts. torchrun's names stand below the tenant's own variables and the site's: a
+tenant who writes PET_NPROC_PER_NODE means it. HANSE_PLAN stands above both, so a script that reads
+it always reads what the broker planned.
+
 Nothing of the agent's own environment reaches a job. Values are never seen by a shell.
 """
 
@@ -20,6 +24,9 @@ RESERVED = frozenset(
         *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
     }
 )
+TORCHRUN = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "PET_NNODES", "PET_NPROC_PER_NODE")
+PLAN = "HANSE_PLAN"
+PLAN_NAMES = frozenset({*TORCHRUN, PLAN})  #: of an order's plan all others are left out
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -44,10 +51,11 @@ def job_environment(
     progress: Path,
     threads_per_gpu: int | None,
 ) -> dict[str, str]:
-    """Later groups win: base, thread limits, the tenant's, the site's, HANSE_*."""
+    """Later groups win: base, thread limits, torchrun's, the tenant's, the site's, HANSE_*."""
     env = {"PATH": BASE_PATH, "HOME": str(work), "LANG": "C.UTF-8", "PWD": str(work)}
     if threads_per_gpu is not None:
         env.update(dict.fromkeys(THREAD_LIMITS, str(threads_per_gpu * task.gpus)))
+    env.update({name: task.plan[name] for name in TORCHRUN if name in task.plan})
     env.update(task.env)
     env.update(site_env)
     if task.devices:
@@ -66,6 +74,8 @@ def job_environment(
     )
     if task.samples_wanted:  # left out, a job trains until it is stopped
         env["HANSE_SAMPLES"] = str(task.samples_wanted)
+    if PLAN in task.plan:
+        env[PLAN] = task.plan[PLAN]
     if task.probe:
         env["HANSE_PROBE"] = "1"
     return env

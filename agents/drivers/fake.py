@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agents.clock import Clock
+from agents.config import Config
 from agents.drivers.base import Capacity, Exit, Handle, LogPart, Phase, Status, Task
 from agents.drivers.guard import log_mark
+from agents.drivers.loading import Kind
 from agents.errors import DriverFailed
 from agents.protocol import EndReason
 
@@ -137,3 +140,16 @@ class FakeDriver:
         if samples:
             job.progress += json.dumps(line).encode() + b"\n"
         job.log += f"{seconds:g} s: {samples} samples\n".encode()
+
+
+def make(config: Config, root: Path, site: str, clock: Clock) -> FakeDriver:
+    """A rehearsal of this site at the speeds that its configuration declares."""
+    speeds = {
+        (speed.pool, item.name): speed.samples_per_s / speed.gpus
+        for item in config.classes
+        for speed in item.speeds
+    }
+    return FakeDriver(clock=clock, speeds=speeds)
+
+
+KIND = Kind(make)

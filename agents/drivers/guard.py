@@ -33,7 +33,7 @@ PR_SET_CHILD_SUBREAPER = 36
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def main(folder: str) -> int:
+def main(folder: str, kind: type[Guard] | None = None) -> int:
     """Claim the folder, split into keeper and guard, and stay until nothing is left."""
     os.umask(0o077)
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])  # whoever left them open
@@ -47,7 +47,7 @@ def main(folder: str) -> int:
     if guard == 0:
         status = 1
         try:
-            Guard(spec, keeper).run()
+            (kind or Guard)(spec, keeper).run()
             status = 0
         finally:
             os._exit(status)
@@ -238,12 +238,8 @@ class Guard:
         for pid, status in reap().items():
             if pid == self.leader:
                 self.status = status
-        if os.path.exists("stop.json"):
-            stop = read_json("stop.json")
-            if stop is not None:
-                self._stop(str(stop["reason"]), str(stop["why"]), float(stop["grace_s"]))
+        self._read_orders()
         moment = now()
-        self._read_renewal()
         if moment >= self._fence_begins():
             self._stop("fenced", "the broker was out of reach for too long", self._lead())
             self.kill_at = min(self.kill_at, max(self.fence_at, moment))
@@ -286,6 +282,14 @@ class Guard:
 
     def _fence_begins(self) -> float:
         return self.fence_at - self._lead()
+
+    def _read_orders(self) -> None:
+        """What the agent asks for, and until when."""
+        if os.path.exists("stop.json"):
+            stop = read_json("stop.json")
+            if stop is not None:
+                self._stop(str(stop["reason"]), str(stop["why"]), float(stop["grace_s"]))
+        self._read_renewal()
 
     def _read_renewal(self) -> None:
         renewal = read_json("renewal.json")

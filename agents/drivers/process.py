@@ -22,10 +22,11 @@ from typing import Any
 
 import agents
 from agents.clock import Clock, boot_id
-from agents.config import NAME, DriverSettings
+from agents.config import NAME, Config, DriverSettings
 from agents.drivers import guard, processes
 from agents.drivers.base import Capacity, Exit, Handle, LogPart, Phase, Status, Task
 from agents.drivers.environment import BASE_PATH, job_environment
+from agents.drivers.loading import Kind
 from agents.errors import DriverFailed
 from agents.probes.capacity import machine
 from agents.protocol import EndReason
@@ -249,3 +250,10 @@ def _replace(path: Path, value: dict[str, Any]) -> None:
     draft = path.with_name(path.name + ".draft")
     draft.write_text(json.dumps(value), encoding="utf-8")
     os.replace(draft, path)
+
+
+def make(config: Config, root: Path, site: str, clock: Clock) -> ProcessDriver:
+    return ProcessDriver(root=root, site=site, settings=config.driver, clock=clock)
+
+
+KIND = Kind(make)

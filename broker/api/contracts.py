@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from broker.api.callers import actor, operator
 from broker.api.serializers import Flag, StrictSerializer, Text, WholeNumber
-from broker.api.shapes import answers
+from broker.api.shapes import Reason, answers
 from economics.settlement import Cause
 from federation.errors import NotAllowed, NotFound
 from federation.models import Contract, Dispute
@@ -101,6 +101,8 @@ class ContractOut(serializers.Serializer[Any]):
     paid = serializers.CharField(allow_null=True)
     refunded = serializers.CharField(allow_null=True)
     penalty = serializers.CharField(allow_null=True, help_text="of the bond, to the tenant")
+    quote = serializers.UUIDField(allow_null=True, help_text="that its job cites")
+    quote_reason = Reason(allow_null=True, help_text="how the settled line stands to that quote")
     created_at = serializers.DateTimeField()
     settled_at = serializers.DateTimeField(allow_null=True)
     final_at = serializers.DateTimeField(allow_null=True, help_text="objections end then")

@@ -66,6 +66,9 @@ class LineOut(serializers.Serializer[Any]):
     what = serializers.CharField(allow_blank=True)
     amount_micro = serializers.IntegerField(help_text="+ received, - paid")
     balance_micro = serializers.IntegerField(help_text="of the purse, after it")
+    quote = serializers.UUIDField(allow_null=True, help_text="of a settlement: that its job cites")
+    quote_code = serializers.CharField(allow_blank=True)
+    quote_why = serializers.CharField(allow_blank=True)
 
 
 class StatementOut(serializers.Serializer[Any]):

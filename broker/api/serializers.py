@@ -4,128 +4,39 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from django.core.validators import RegexValidator
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from broker.api.shapes import Reason
+from broker.api.fields import Credits as Credits
+from broker.api.fields import Flag as Flag
+from broker.api.fields import Moment as Moment
+from broker.api.fields import Number as Number
+from broker.api.fields import Seconds as Seconds
+from broker.api.fields import StrictSerializer as StrictSerializer
+from broker.api.fields import Text as Text
+from broker.api.fields import WholeNumber as WholeNumber
+from broker.api.model_in import ModelIn
+from broker.api.shapes import QuotedOut, Reason
 from federation.machines.job import JobState
 from federation.machines.round import RoundState
 from federation.models import Job, JobClass, Round
 from federation.models.base import NAME_PATTERN
 from federation.money import as_text
+from federation.selectors.quoted import quoted_shown
 from federation.services.jobs import JobDraft
 
 MAX_COMMAND = 64 * 1024
 MAX_ENV = 200
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 FORBIDDEN_ENV = re.compile(r"(HANSE_|LD_)")
-DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?\Z")
 plain_name = RegexValidator(NAME_PATTERN, "letters, digits, dot, dash, underscore; at most 63")
 pool_name = RegexValidator(
     NAME_PATTERN.replace(r"\Z", r"\.") + NAME_PATTERN.removeprefix("^"),
     "SITE.POOL, such as north.a100",
 )
-
-
-class StrictSerializer(serializers.Serializer[Any]):
-    """Refuses fields it does not know: a misspelt key must not be dropped in silence."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict):
-            unknown = sorted(set(data) - set(self.fields))
-            if unknown:
-                raise serializers.ValidationError(dict.fromkeys(unknown, "unknown field"))
-        return super().to_internal_value(data)
-
-
-class Text(serializers.CharField):
-    """Text as JSON writes it: a number or true is not quietly turned into one."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(trim_whitespace=False, **options)
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        if data is not serializers.empty and data is not None and not isinstance(data, str):
-            raise serializers.ValidationError("text is expected")
-        return super().run_validation(data)
-
-
-class Flag(serializers.BooleanField):
-    """true or false, and nothing that only looks like it."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        if not isinstance(data, bool):
-            raise serializers.ValidationError("true or false is expected")
-        return data
-
-
-class WholeNumber(serializers.IntegerField):
-    """An integer as JSON writes one: no text, no true, no 3.0."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int):
-            raise serializers.ValidationError("a whole number is expected")
-        return super().to_internal_value(data)
-
-
-class Seconds(serializers.FloatField):
-    """A duration as a JSON number."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float):
-            raise serializers.ValidationError("a number of seconds is expected")
-        if isinstance(data, int) and abs(data) > 2**62:
-            raise serializers.ValidationError("too large")
-        return super().to_internal_value(data)
-
-
-class Credits(serializers.DecimalField):
-    """Money: decimal text (numbers are accepted too), at most six decimals."""
-
-    def __init__(self, *, least: str = "0.000001", **options: Any) -> None:
-        super().__init__(max_digits=16, decimal_places=6, min_value=Decimal(least), **options)
-
-    def to_internal_value(self, data: Any) -> Decimal:
-        if isinstance(data, bool) or not isinstance(data, str | int | float):
-            raise serializers.ValidationError("credits as decimal text are expected")
-        if isinstance(data, str) and not DECIMAL.match(data):
-            raise serializers.ValidationError('credits as decimal text, such as "12.50"')
-        return super().to_internal_value(data)
-
-
-class Moment(serializers.DateTimeField):
-    """A time that means the same everywhere."""
-
-    def enforce_timezone(self, value: datetime) -> datetime:
-        if value.tzinfo is None:
-            raise serializers.ValidationError("the time needs a zone, such as Z")
-        return super().enforce_timezone(value)
-
-
-class Number(serializers.FloatField):
-    """A finite number as JSON writes one."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float) or abs(data) > 1e18:
-            raise serializers.ValidationError("a number is expected")
-        return super().to_internal_value(data)
-
-
-class ModelIn(StrictSerializer):
-    """A dense transformer, described for the planner."""
-
-    params = Number(help_text="parameters in all, embeddings included")
-    layers = WholeNumber(min_value=1)
-    hidden = WholeNumber(min_value=1)
-    heads = WholeNumber(min_value=1)
-    seq = WholeNumber(min_value=1, help_text="tokens of one sample")
-    vocab = WholeNumber(min_value=1)
-    global_batch = WholeNumber(min_value=1, help_text="samples of one step, over all GPUs")
 
 
 def names(check: RegexValidator = plain_name, **options: Any) -> serializers.ListField:
@@ -249,6 +160,7 @@ class JobOut(serializers.ModelSerializer[Job]):
     samples_per_s = serializers.SerializerMethodField()
     price = serializers.SerializerMethodField()
     loss = serializers.SerializerMethodField()
+    quoted = serializers.SerializerMethodField()
 
     class Meta:
         model = Job
@@ -281,6 +193,8 @@ class JobOut(serializers.ModelSerializer[Job]):
             "samples_per_s",
             "price",
             "loss",
+            "quote",
+            "quoted",
         )
 
     def _lease(self, job: Job) -> Any:
@@ -338,6 +252,10 @@ class JobOut(serializers.ModelSerializer[Job]):
     def get_loss(self, job: Job) -> float | None:
         lease = self._lease(job)
         return lease.loss if lease else None
+
+    @extend_schema_field(QuotedOut(allow_null=True))
+    def get_quoted(self, job: Job) -> dict[str, Any] | None:
+        return quoted_shown(job)
 
 
 class ClassIn(StrictSerializer):

@@ -63,18 +63,23 @@ class AffinityOut(serializers.Serializer[Any]):
     declared = serializers.FloatField(allow_null=True)
     measured = serializers.FloatField(allow_null=True)
     believed = serializers.FloatField(
-        help_text="what rounds reckon with; extrapolated, what a model says, and no round does"
+        help_text="what rounds reckon with; of a prior or extrapolated, what is shown and no round "
+        "reckons with before a lease or a probe"
     )
-    low = serializers.FloatField(allow_null=True, help_text="it lies between these with 90 %;")
-    high = serializers.FloatField(allow_null=True, help_text="null: nothing was measured")
+    low = serializers.FloatField(help_text="it lies between these with 90 %")
+    high = serializers.FloatField()
     source = serializers.CharField(  # type: ignore[assignment] # shadows a name, too
-        help_text="declared, probed, measured, blended, claim_unconfirmed, forecast or extrapolated"
+        help_text="declared, probed, measured, blended, claim_unconfirmed, forecast, extrapolated, "
+        "or a prior: neighbours, catalogue, operators, roofline"
     )
+    priced = serializers.BooleanField(help_text="whether rounds reckon with it")
     reports = serializers.IntegerField(
-        help_text="measured leases behind it; of a forecast, measured steps"
+        help_text="measured leases behind it; of a forecast measured steps, of a prior what it "
+        "learnt from; 0 = a claim alone"
     )
-    measured_at = serializers.DateTimeField(
-        allow_null=True, help_text="when it was last measured, or the model fitted"
+    known_at = serializers.DateTimeField(
+        help_text="when it was last measured; else when the model was fitted, the offer or the "
+        "prior made"
     )
 
 
@@ -172,7 +177,14 @@ class PlacedOut(serializers.Serializer[Any]):
     samples = serializers.IntegerField(help_text="in the round")
     price = serializers.CharField(help_text="with the job in the book")
     price_before = serializers.CharField(help_text="as published")
+    samples_per_s = serializers.FloatField(allow_null=True, help_text="believed, on these GPUs")
     payment = serializers.CharField(help_text="for the round")
+    price_per_million = serializers.CharField(
+        allow_null=True, help_text="payment for a million samples, at this rate"
+    )
+    plan = serializers.DictField(
+        allow_null=True, help_text="how a described model is split over these GPUs"
+    )
 
 
 class WouldRunAtOut(serializers.Serializer[Any]):
@@ -193,6 +205,29 @@ class QuoteAnswerOut(serializers.Serializer[Any]):
     displaces_others = serializers.IntegerField(help_text="how many jobs of others")
 
 
+class PinOut(serializers.Serializer[Any]):
+    """The version of an offer that a quote is based on."""
+
+    site = serializers.CharField()
+    version = serializers.IntegerField()
+    offer = serializers.UUIDField()
+
+
+class QuotedOut(serializers.Serializer[Any]):
+    """What the quote that a job cites said; kept with the job."""
+
+    id = serializers.UUIDField()
+    round = serializers.IntegerField()
+    expires_at = serializers.DateTimeField()
+    pool = serializers.CharField()
+    gpus = serializers.IntegerField()
+    price = serializers.CharField(help_text="credits per GPU-hour")
+    samples = serializers.IntegerField(help_text="in the round")
+    samples_per_s = serializers.FloatField(allow_null=True)
+    payment = serializers.CharField(help_text="for the round")
+    offers = PinOut(many=True)
+
+
 class QuoteOut(serializers.Serializer[Any]):
     """What the last round would have said to one job more."""
 
@@ -205,6 +240,13 @@ class QuoteOut(serializers.Serializer[Any]):
     job_class = serializers.CharField()
     gpus = serializers.ListField(child=serializers.IntegerField())
     value = serializers.CharField()
+    expires_at = serializers.DateTimeField(
+        allow_null=True, help_text="until when a job may cite it; it can be read for 30 days"
+    )
+    offers = PinOut(many=True, help_text="what it is based on: every offer the job could use")
+    plans = serializers.DictField(
+        allow_null=True, help_text="of a described model: sizes, pools, cheapest, fastest, front"
+    )
     failed = Reason(allow_null=True)
     answer = QuoteAnswerOut(allow_null=True)
 

@@ -10,7 +10,10 @@ from broker.api import (
     explanations,
     inquiries,
     ledger,
+    plans,
+    profiles,
     rules,
+    samples,
     studies,
     views,
 )
@@ -38,6 +41,10 @@ urlpatterns = [
     path("rules", rules.RulesView.as_view(), name="rules"),
     path("rules/consent", rules.RulesConsent.as_view(), name="rules-consent"),
     path("rules/preview", rules.RulesPreview.as_view(), name="rules-preview"),
+    path("plans", plans.Plans.as_view(), name="plans"),
+    path("classes/<str:name>/profile", profiles.Profile.as_view(), name="class-profile"),
+    path("samples/quarantined", samples.Quarantined.as_view(), name="samples-quarantined"),
+    path("models", samples.Models.as_view(), name="models"),
     path("offers", views.Offers.as_view(), name="offers"),
     path(
         "rounds/<int:number>/contributions",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import binascii
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from agents import protocol as wire
+from federation.affinity.planner.sheets import SAID_RULES
 from federation.errors import BadInput, FieldProblem
 from federation.models import Site
+from federation.selectors.plans_award import launch_variables
 from federation.services.leases import Ending, log_cap_bytes
 from federation.services.offers import MAX_SPEED, AffinityLine, OfferDraft, PoolLine
 from federation.services.orders import LeaseWanted, Orders
@@ -24,9 +27,12 @@ MAX_GPU_SECONDS = 1e13  #: three thousand years of a hundred GPUs
 INT_32 = 2**31  #: columns of 32 bits
 
 
+_uuid = lru_cache(maxsize=8192)(UUID)  #: a batch names few attempts very often
+
+
 def uuid_of(text: str, path: str) -> UUID:
     try:
-        return UUID(text)
+        return _uuid(text)
     except ValueError:
         raise BadInput(FieldProblem(path, "an id is expected")) from None
 
@@ -69,7 +75,7 @@ def attempts(message: wire.SyncRequest) -> list[AttemptSeen]:
 def offer_draft(offer: wire.OfferDocument) -> OfferDraft:
     return OfferDraft(
         digest=offer.digest(),
-        pools=[PoolLine(p.name, p.gpu, p.gpus, p.reserve) for p in offer.pools],
+        pools=[PoolLine(p.name, p.gpu, p.gpus, p.reserve, _device(p)) for p in offer.pools],
         affinities=[
             AffinityLine(a.pool, a.job_class, a.gpus, a.samples_per_s, a.source)
             for a in offer.affinities
@@ -78,6 +84,12 @@ def offer_draft(offer: wire.OfferDocument) -> OfferDraft:
         valid_until=time_of(offer.valid_until, "offer.valid_until"),
         note=offer.note[:1000],
     )
+
+
+def _device(pool: wire.PoolOffer) -> dict[str, float]:
+    """What the site says of the pool's GPUs; what it leaves out is not there."""
+    said = {name: getattr(pool, name) for name in SAID_RULES}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def reports(batch: wire.ReportBatch) -> list[ReportIn]:
@@ -171,7 +183,8 @@ def _ending(end: wire.End, path: str) -> Ending:
 
 
 def reply(site: Site, orders: Orders, now: datetime) -> wire.SyncReply:
-    leases = tuple(_lease(w) for w in orders.wanted)
+    plans = wire.reads(site.agent_version, wire.PLANS)
+    leases = tuple(_lease(w, plans) for w in orders.wanted)
     revokes = tuple(
         wire.RevokeOrder(str(r.lease_id), r.code, r.why, r.grace_s) for r in orders.revokes
     )
@@ -192,7 +205,8 @@ def reply(site: Site, orders: Orders, now: datetime) -> wire.SyncReply:
     )
 
 
-def _lease(wanted: LeaseWanted) -> wire.LeaseOrder:
+def _lease(wanted: LeaseWanted, plans: bool) -> wire.LeaseOrder:
+    """`plans`: whether its agent reads them."""
     lease, job = wanted.lease, wanted.lease.job
     return wire.LeaseOrder(
         attempt=str(lease.pk),
@@ -215,4 +229,5 @@ def _lease(wanted: LeaseWanted) -> wire.LeaseOrder:
             grace_s=job.grace_s,
             log_cap_bytes=log_cap_bytes(lease),
         ),
+        plan=launch_variables(lease.plan) if plans else None,
     )

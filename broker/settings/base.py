@@ -127,6 +127,7 @@ REST_FRAMEWORK = {
         "anon": env("HANSE_RATE_ANON", default="60/min"),
         "user": env("HANSE_RATE_USER", default="1200/min"),
         "quotes": env("HANSE_RATE_QUOTES", default="60/min"),
+        "plans": env("HANSE_RATE_PLANS", default="30/min"),
     },
     #: proxies of ours in front: only so many addresses of X-Forwarded-For are believed
     "NUM_PROXIES": env.int("HANSE_PROXIES", default=0),
@@ -188,6 +189,8 @@ UNFOLD = {
 
 #: how often the level-triggered ticks look for due rows, seconds
 TICK_S = env.float("HANSE_TICK_S", default=2.0)
+#: tables of speeds measured elsewhere, as `bench/gpu_affinity.py` writes them, for the priors
+SPEED_TABLES = env.list("HANSE_SPEED_TABLES", default=[])
 #: a part of the broker that was quiet this long counts as having been away
 PULSE_GAP_S = env.float("HANSE_PULSE_GAP_S", default=20.0)
 JOIN_TOKEN_TTL_S = env.float("HANSE_JOIN_TOKEN_TTL_S", default=3600.0)

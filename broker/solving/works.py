@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -44,11 +44,32 @@ def contribution(errand: Errand) -> dict[str, Any]:
 
 def quote(errand: Errand) -> dict[str, Any]:
     """What the round would have said to one bid more."""
-    book = errand.document("book")
-    found = counterfactual.quote(
-        book, errand.document("clearing"), errand.parameters["bid"], errand.parameters["speeds"]
-    )
-    return {**asdict(found), "round_hours": book["round_hours"]}
+    book, bid = errand.document("book"), errand.parameters["bid"]
+    stated = errand.parameters["speeds"]
+    found = counterfactual.quote(book, errand.document("clearing"), bid, stated)
+    hours = book["round_hours"]
+    affinity = counterfactual.with_bid(book, bid, stated)["affinity"]
+    placed = [
+        {**asdict(row), "samples_per_s": _speed(affinity, bid["class"], row, hours)}
+        for row in found.placed
+    ]
+    return {**asdict(found), "placed": placed, "round_hours": hours}
+
+
+def _speed(
+    affinity: Sequence[Mapping[str, Any]],
+    job_class: str,
+    placed: counterfactual.Placed,
+    hours: float,
+) -> float:
+    """What the book believes of a class on the GPUs where it was placed, samples/s."""
+    gpus = round(placed.gpu_hours / hours)
+    rows = {
+        row.get("gpus", 1): float(row["samples_per_s"])
+        for row in affinity
+        if (row["pool"], row["class"]) == (placed.pool, job_class)
+    }
+    return rows.get(gpus) or gpus * rows[1]
 
 
 #: by the kind of a `Study`, and "round" for the round itself

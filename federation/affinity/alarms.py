@@ -16,6 +16,8 @@ from federation.affinity.belief import COMMON, NOISE
 REFERENCE = 0.5  #: deviations that a shift must exceed before it adds up
 THRESHOLD = 5.0  #: deviations at which drift is told
 CAP = 2 * THRESHOLD  #: so that a site that has mended is clear after ten contracts as claimed
+LASTING = 8.0  #: deviations at which old leases are forgotten: an alarm may err more often
+LARGEST = 5.0  #: of them, what one lease counts for at most: a shift needs two at least
 SLOW = 0.9  #: a contract below this ratio is slow
 IN_A_ROW = 10  #: slow contracts
 OTHERS = 3  #: pools of other owners before a class's own season is taken out
@@ -39,11 +41,54 @@ def deviations(logs: Sequence[float], control: Sequence[float] = ()) -> list[flo
     successive differences, which a shift does not widen.
     """
     season = median(control) if len(control) >= OTHERS else 0.0
+    unit = _unit(logs)
+    return [(value - season) / unit for value in logs]
+
+
+def _unit(logs: Sequence[float]) -> float:
+    """The logarithms' own spread, from successive differences."""
     steps = [abs(b - a) for a, b in pairwise(logs)]
     # of a normal difference the median is 0.6745 times its deviation, which is sqrt(2) sigma
     spread = median(steps) / (0.6745 * math.sqrt(2)) if len(steps) >= OTHERS else NOISE
-    unit = max(spread, COMMON)
-    return [(value - season) / unit for value in logs]
+    return max(spread, COMMON)
+
+
+def shifted_from(logs: Sequence[float]) -> int | None:
+    """Place of the first lease that ran at the speed of today; None when nothing has shifted.
+
+    `logs`: logarithms of the speeds of a cell's leases, oldest first. Page's sum of the deviations
+    of each lease from the mean of those before it, which needs no speed known beforehand (Hawkins,
+    Self-starting cusum charts for location and scale, The Statistician 36, 1987). One lease alone
+    shifts nothing, LARGEST being what it counts for. The shift began where two means fit best.
+    """
+    start, shift = 0, None
+    unit = _unit(logs)
+    while (found := _first_shift(logs[start:], unit)) is not None:
+        start += found
+        shift = start
+    return shift
+
+
+def _first_shift(logs: Sequence[float], unit: float) -> int | None:
+    up = down = total = 0.0
+    for at, value in enumerate(logs):
+        if at:
+            step = (value - total / at) / (unit * math.sqrt(1.0 + 1.0 / at))
+            step = max(-LARGEST, min(LARGEST, step))
+            up, down = max(0.0, up + step - REFERENCE), max(0.0, down - step - REFERENCE)
+            if max(up, down) > LASTING:
+                return _parted(logs[: at + 1])
+        total += value
+    return None
+
+
+def _parted(logs: Sequence[float]) -> int:
+    """Where two means fit the logarithms best: the place of the first of the second."""
+
+    def kept(at: int) -> float:  # the more is told by two means, the less is left
+        return math.fsum(logs[:at]) ** 2 / at + math.fsum(logs[at:]) ** 2 / (len(logs) - at)
+
+    return max(range(1, len(logs)), key=kept)
 
 
 def cusum(steps: Sequence[float]) -> Drift | None:

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from federation.affinity.network_prior import NetworkPrior
-from federation.affinity.samples import Configuration
+from federation.affinity.samples import BadSamples, Configuration
 
 BITS = 8.0
 GIGA = 1e9
@@ -32,6 +32,14 @@ class Links:
     intra_gbit_s: float
     inter_gbit_s: float
     latency_s: float = LATENCY_S
+
+    def __post_init__(self) -> None:
+        for name in ("intra_gbit_s", "inter_gbit_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise BadSamples((f"{name} is {value:g}: a link is faster than 0, and finite",))
+        if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
+            raise BadSamples((f"latency_s is {self.latency_s:g}: it is finite and not below 0",))
 
 
 def ring(size_bytes: float, members: int, gbit_s: float, latency_s: float) -> float:
@@ -65,7 +73,12 @@ def all_reduce(size_bytes: float, asked: Configuration, links: Links) -> float:
 
 
 def prior_of_links(gradient_bytes: float, links: Links) -> NetworkPrior:
-    """What the size of the gradient and the links say before anything was measured."""
+    """What the size of the gradient and the links say before anything was measured.
+
+    Raises `BadSamples` for a gradient of no finite size above 0.
+    """
+    if not (math.isfinite(gradient_bytes) and gradient_bytes > 0):
+        raise BadSamples((f"a gradient of {gradient_bytes:g} bytes: above 0 and finite, please",))
     local = all_reduce(gradient_bytes, Configuration(1, 2, 1), links)
     node = all_reduce(gradient_bytes, Configuration(2, 2, 1), links)
     return NetworkPrior(local_s=(math.log(local), DOUBT), node_s=(math.log(node), DOUBT))

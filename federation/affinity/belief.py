@@ -1,81 +1,49 @@
 """What is known of a speed, and what of it is planned on: the one interface of the market.
 
-The speed of a class on a pool is taken as log-normal. With x the logarithms of the speeds that
-leases showed, c that of the claim, and sigma the spread from lease to lease:
+A speed is taken as log-normal. Four things may be known of it: a claim, leases, a throughput model,
+and a prior (kin, public results, operators, data sheets: `federation.affinity.coldstart`). A claim
+is the prior of its leases (`federation.affinity.posterior`); where nobody claims, leases and prior
+are weighed by their variances (`coldstart.blend`). A prior alone is shown and never priced on.
 
-    x_i ~ N(theta, sigma^2),   theta | sigma ~ N(c, sigma^2 / k0),   sigma^2 ~ Inv-chi^2(v0, s0^2)
-
-the conjugate pair of a normal mean and variance. With n leases of mean m and variance s^2:
-
-    mean of theta   = (k0 c + n m) / (k0 + n)                           the blend of `believe`
-    variance        = S^2 / (k0 + n) + COMMON^2
-    (v0 + n) S^2    = v0 s0^2 + (n - 1) s^2 + k0 n / (k0 + n) (m - c)^2
-
-(Gelman and others, Bayesian Data Analysis, 3rd edition, section 3.3; the t distribution of theta
-is taken as normal.) COMMON is what leases of one pool err by together (storage, data set, season),
-which no number of leases removes. Where claim and leases disagree the spread is wide, so a
-newcomer is planned on with caution; where they go on disagreeing the claim is left aside.
+Every answer has its source, the observations behind it, when it was known and an interval.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from statistics import NormalDist
 
-from federation.affinity.believed import SHRINKAGE, Believed, believe
+from federation.affinity.believed import Believed
+from federation.affinity.coldstart.blend import Prior, blend, measured
+from federation.affinity.posterior import CLAIM_SDS as CLAIM_SDS
+from federation.affinity.posterior import COMMON as COMMON
+from federation.affinity.posterior import INTERVAL_SDS as INTERVAL_SDS
+from federation.affinity.posterior import NOISE as NOISE
+from federation.affinity.posterior import NOISE_WEIGHT as NOISE_WEIGHT
+from federation.affinity.posterior import UNSEEN as UNSEEN
+from federation.affinity.posterior import Belief as Belief
+from federation.affinity.posterior import observed as observed
+from federation.affinity.posterior import with_claim as with_claim
 
-NOISE = 0.1  #: s0: spread of log speed from lease to lease, before any was seen
-NOISE_WEIGHT = 2.0  #: v0: observations that NOISE counts for
-COMMON = 0.05  #: spread of log speed that leases of a pool share
 NEWCOMER = 0.2  #: quantile that a site without contracts is planned on with
 SETTLED_IN = 20  #: contracts after which it is planned on with the mean
-CLAIM_SDS = 2.0  #: a claim this many deviations above the mean is not planned on
-INTERVAL_SDS = NormalDist().inv_cdf(0.95)  #: each way: the interval holds 90 %
 UNCONFIRMED = "claim_unconfirmed"
+ENOUGH = 20  #: measured claims before their own spread stands for that of an unmeasured one
 
 
-@dataclass(frozen=True, slots=True)
-class Belief:
-    """Posterior of the logarithm of a speed in samples/s."""
+def claims_spread(log_ratios: Sequence[float]) -> float:
+    """Deviation of the logarithm of a speed around a claim that nothing was measured of.
 
-    mean_log: float
-    sd_log: float  #: of the mean
-    n: int  #: leases behind it
-    noise_log: float  #: spread of the logarithm from lease to lease
-
-    def speed(self, sds: float = 0.0) -> float:
-        """Samples/s, so many deviations above the median."""
-        return math.exp(self.mean_log + sds * self.sd_log)
-
-    def exceeded_by(self, claim: float) -> bool:
-        """True when a claim in samples/s lies above the mean by more than CLAIM_SDS deviations."""
-        return math.log(claim) > self.mean_log + CLAIM_SDS * self.sd_log
-
-    def confirmed_by(self, speed: float, claim: float) -> bool:
-        """True when a lease of this speed reaches the claim, within one deviation of noise."""
-        return math.log(speed) >= math.log(claim) - self.noise_log
-
-
-def observed(*, measured: float | None, log_sd: float, leases: int) -> Belief | None:
-    """What leases alone say: their geometric mean in samples/s and the spread of its logarithm."""
-    if measured is None or leases == 0:
-        return None
-    squares = NOISE_WEIGHT * NOISE**2 + (leases - 1) * log_sd**2
-    noise = math.sqrt(squares / (NOISE_WEIGHT + leases - 1))
-    return Belief(math.log(measured), math.hypot(noise / math.sqrt(leases), COMMON), leases, noise)
-
-
-def with_claim(belief: Belief, claim: float) -> Belief:
-    """The posterior when the claim in samples/s is the prior's mean."""
-    n, gap = belief.n, belief.mean_log - math.log(claim)
-    squares = belief.noise_log**2 * (NOISE_WEIGHT + n - 1)
-    squares += SHRINKAGE * n / (SHRINKAGE + n) * gap**2
-    noise = math.sqrt(squares / (NOISE_WEIGHT + n))
-    mean = math.log(claim) + n / (SHRINKAGE + n) * gap
-    return Belief(mean, math.hypot(noise / math.sqrt(SHRINKAGE + n), COMMON), n, noise)
+    `log_ratios`: logarithms of measured over claimed speed, one for each cell of the federation
+    that has both. From ENOUGH of them their root mean square (around the claim, so that a habit of
+    claiming too much widens it too), never less than COMMON; else UNSEEN.
+    """
+    if len(log_ratios) < ENOUGH:
+        return UNSEEN
+    return max(COMMON, math.sqrt(math.fsum(x * x for x in log_ratios) / len(log_ratios)))
 
 
 def planned(
@@ -85,24 +53,46 @@ def planned(
     contracts: int,
     source: str = "declared",
     unconfirmed: bool = False,
-    measured_at: datetime | None = None,
+    known_at: datetime | None = None,
+    prior: Prior | None = None,
+    unseen: float = UNSEEN,
 ) -> Believed | None:
     """What the market plans with; None when nothing is known.
 
     `belief` is what leases alone say, `contracts` how many the site has settled with others, and
-    `unconfirmed` that the claim was raised above the belief and waits for a probe. A claim that
-    nothing was measured of is planned on as it stands: the contract, its bond and the alarms bear
-    that risk. A speed that nobody claimed is planned on at its mean: there is no claim to doubt.
+    `unconfirmed` that the claim was raised above the belief and waits for a probe. `known_at` is
+    the time of the newest thing behind it: of the leases, else of the claim, else of the prior.
+    A claim that nothing was measured of is planned on as it stands, `unseen` being the deviation
+    of its logarithm: the contract, its bond and the alarms bear that risk. A speed that nobody
+    claimed is planned on at its mean: there is no claim to doubt. What a prior alone says is not
+    priced on (`Believed.priced`).
     """
-    if belief is None:
-        return believe(declared=declared, measured=None, leases=0, source=source)
     if declared is None:
-        return _told(None, belief, belief, belief.speed(), "measured", measured_at)
+        return _unclaimed(belief, prior, known_at)
+    if belief is None:
+        alone = Belief(math.log(declared), unseen, 0, NOISE)
+        return _told(declared, None, alone, declared, source, known_at)
     joint = with_claim(belief, declared)
     if unconfirmed or joint.exceeded_by(declared):
-        return _told(declared, belief, belief, belief.speed(), UNCONFIRMED, measured_at)
+        return _told(declared, belief, belief, belief.speed(), UNCONFIRMED, known_at)
     speed = joint.speed(caution(contracts))
-    return _told(declared, belief, joint, speed, "blended", measured_at)
+    return _told(declared, belief, joint, speed, "blended", known_at)
+
+
+def _unclaimed(
+    belief: Belief | None, prior: Prior | None, known_at: datetime | None
+) -> Believed | None:
+    """What leases and prior say by their variances; the source is the heavier of the two."""
+    if belief is None and prior is None:
+        return None
+    if belief is None or prior is None:
+        voice = measured(belief) if belief is not None else prior
+        assert voice is not None  # noqa: S101 - one of the two is there
+    else:
+        voice = blend([prior, measured(belief)])
+    n = voice.n if belief is None else belief.n
+    joint = Belief(voice.log_mean, voice.log_sd, n, NOISE)
+    return _told(None, belief, joint, joint.speed(), voice.source, known_at)
 
 
 @lru_cache(maxsize=SETTLED_IN + 1)
@@ -118,11 +108,12 @@ def caution(contracts: int) -> float:
 
 def _told(
     declared: float | None,
-    belief: Belief,
+    belief: Belief | None,
     posterior: Belief,
     speed: float,
     source: str,
-    measured_at: datetime | None,
+    known_at: datetime | None,
 ) -> Believed:
+    shown = None if belief is None else belief.speed()
     low, high = posterior.speed(-INTERVAL_SDS), posterior.speed(INTERVAL_SDS)
-    return Believed(speed, declared, belief.speed(), belief.n, source, low, high, measured_at)
+    return Believed(speed, declared, shown, posterior.n, source, low, high, known_at)

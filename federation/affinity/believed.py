@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 SHRINKAGE = 2.0  #: leases that the declaration counts for
+EXTRAPOLATED = "extrapolated"  #: source: a model, beyond what was measured
+GUESSED = ("neighbours", "catalogue", "operators", "roofline")  #: sources that are priors
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,21 @@ class Believed:
     samples_per_s: float  #: what the market plans with
     declared: float | None
     measured: float | None
-    leases: int
-    source: str  #: declared, probed, measured, blended, or claim_unconfirmed
-    low: float | None = None  #: ends of the interval that holds the speed with 90 %;
-    high: float | None = None  #: None = nothing was measured, so nothing is known of the error
-    measured_at: datetime | None = None
+    leases: int  #: behind it; of a forecast measured steps, of a prior observations
+    #: declared, probed, measured, blended, claim_unconfirmed, forecast, extrapolated, or whose word
+    #: weighs most where nobody claims: neighbours, catalogue, operators, roofline
+    source: str
+    low: float | None = None  #: ends of the interval that holds the speed with 90 %
+    high: float | None = None
+    known_at: datetime | None = None  #: of the leases, else of the model, the claim, the prior
+
+    @property
+    def priced(self) -> bool:
+        """Whether the market prices on it: what a prior, or a model beyond its samples, says alone
+        it shows and measures first."""
+        if self.source in GUESSED:
+            return self.measured is not None
+        return self.source != EXTRAPOLATED
 
     def times(self, gpus: int) -> Believed:
         """The same for a gang of so many GPUs, taken as so many times as fast as one."""
@@ -39,7 +51,7 @@ class Believed:
             self.source,
             _times(self.low, gpus),
             _times(self.high, gpus),
-            self.measured_at,
+            self.known_at,
         )
 
 

@@ -48,7 +48,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What happened after the warm-up."""
+    """What happened after the warm-up.
+
+    Steps that began before the window and end in it count whole. While the start still shows, their
+    number and that of steps cut off at its end may differ, by at most one for each worker: the rate
+    may pass `mva.bound` by workers / steps (0.5 % was seen with 64 workers and 3,000 steps).
+    """
 
     steps: int
     seconds: float

@@ -21,10 +21,13 @@ from federation.affinity.step_time import (
     Times,
     growth,
 )
-from federation.affinity.tally import Tally
+from federation.affinity.tally import POINT, Tally, cells, three
 
 AXES = ("nodes", "replicas", "local batch")
-PER_DOUBLING = 0.12  #: log seconds of doubt for each doubling beyond the range
+#: log seconds of doubt for each doubling beyond, by axis. Nodes most: past the switch that was
+#: measured the links are others, and nothing in the samples tells of it
+PER_DOUBLING = (0.25, 0.12, 0.12)
+CLOSE = 1e-6  #: relative, within which two numbers are one
 WIDER = 1.5  #: at least so many times the deviation that it would have inside
 
 
@@ -66,6 +69,46 @@ def _span(sampled: SampledRange, axis: int) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
+def spans_of(tally: Tally) -> dict[bool, SampledRange]:
+    """What was measured on one node (False) and on several (True): nodes, replicas, GPUs a node.
+
+    Where cells were merged, a mean stands for what it was merged of: the spans are widened by that.
+    """
+    known = cells(tally)
+    slack = 2.0 ** (2.0 ** (tally.shift - POINT)) if tally.shift else 1.0
+    values = np.stack([known.nodes, known.replicas, known.replicas / known.nodes], axis=1)
+    several = known.nodes > 1.5
+    return {
+        way: SampledRange(
+            three(values[several == way].min(axis=0) / slack),
+            three(values[several == way].max(axis=0) * slack),
+        )
+        for way in (False, True)
+        if (several == way).any()
+    }
+
+
+def why_unlike(spans: dict[bool, SampledRange], asked: Configuration) -> str:
+    """A sentence for nodes and replicas that lie within the range, but unlike all measured ones.
+
+    One node and several are apart in the formula: 16 replicas on one node were not measured by 16
+    on four nodes and 2 on one. Empty when there is nothing to say.
+    """
+    several = asked.nodes > 1
+    where = "over several nodes" if several else "on one node"
+    if several not in spans:
+        return f"unlike what was measured: nothing was {where}"
+    values = (asked.nodes, asked.replicas, asked.replicas / asked.nodes)
+    for axis, name in enumerate(("nodes", "replicas", "GPUs on a node")):
+        low, high = spans[several].lowest[axis], spans[several].highest[axis]
+        if not low * (1.0 - CLOSE) <= values[axis] <= high * (1.0 + CLOSE):
+            return (
+                f"unlike what was measured: {values[axis]:g} {name} {where}, where "
+                f"{_span(spans[several], axis)} was measured"
+            )
+    return ""
+
+
 def between_ring_and_tree(runs: Runs, at: Times, highest: float, power: float) -> Array:
     """Half the distance of log step seconds between the two ends of the growth, (n,).
 
@@ -83,7 +126,7 @@ def between_ring_and_tree(runs: Runs, at: Times, highest: float, power: float) -
 
 def widened(inside: Array, beyond: Array, ends: Array) -> Array:
     """Deviation of log seconds outside the range, (n,); `beyond` (n, 3) in doublings."""
-    doubt = PER_DOUBLING**2 * np.sum(beyond**2, axis=1)
+    doubt = np.sum((beyond * np.array(PER_DOUBLING)) ** 2, axis=1)
     outside = beyond.max(axis=1) > 0
     wide = np.maximum(np.sqrt(inside**2 + doubt + ends**2), WIDER * inside)
     return np.where(outside, wide, inside)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from economics.canonical import parse_json
 from economics.errors import BadBook
 from federation.affinity.documents import put, put_json
 from federation.affinity.samples import BadSamples
+
+if TYPE_CHECKING:
+    from federation.affinity.sample_files import Asked
 
 
 def add_commands(commands: Any) -> None:
@@ -31,12 +35,13 @@ def _fit(asked: argparse.Namespace) -> int:
     from federation.affinity.pools import fit_all  # noqa: PLC0415
     from federation.affinity.sample_files import read_samples  # noqa: PLC0415
 
-    tallies = read_samples(asked.samples)
-    try:
-        models = fit_all(tallies)
-    except BadSamples as refused:
-        raise BadSamples(tuple(f"{asked.samples}: {why}" for why in refused.problems)) from None
-    put_json(document(models), asked.output)
+    fits = fit_all(read_samples(asked.samples))
+    sentences = tuple(f"{asked.samples}: {why}" for why in fits.refused)
+    if not fits.models:
+        raise BadSamples(sentences)
+    put_json(document(fits.models), asked.output)
+    for sentence in sentences:
+        sys.stderr.write(f"{sentence}\n")
     return 0
 
 
@@ -53,7 +58,7 @@ def _predict(asked: argparse.Namespace) -> int:
     except BadSamples as refused:
         raise BadSamples(tuple(f"{asked.model}: {why}" for why in refused.problems)) from None
     table = read_configurations(asked.configurations)
-    keys = _known(table.keys, models, asked.configurations)
+    keys = _known(table, models, asked.configurations)
     places: dict[tuple[str, str], list[int]] = {}
     for place, key in enumerate(keys):
         places.setdefault(key, []).append(place)
@@ -66,7 +71,7 @@ def _predict(asked: argparse.Namespace) -> int:
 
 
 def _known(
-    keys: tuple[tuple[str, str], ...], models: Mapping[tuple[str, str], Any], path: Path
+    table: Asked, models: Mapping[tuple[str, str], Any], path: Path
 ) -> list[tuple[str, str]]:
     """Each row's model; a row without a pool means the only one that its class was fitted on."""
     pools: dict[str, list[str]] = {}
@@ -74,7 +79,7 @@ def _known(
         pools.setdefault(name, []).append(pool)
     found: list[tuple[str, str]] = []
     problems: dict[tuple[str, str], str] = {}
-    for line, (name, pool) in enumerate(keys, 2):
+    for line, (name, pool) in zip(table.lines, table.keys, strict=True):
         only = pools.get(name, [])
         if (name, pool) in models:
             found.append((name, pool))

@@ -33,13 +33,29 @@ class Noise:
     variance: float  # of the gradient of a step of M0 samples
     square: float  # of the true gradient's norm
 
+    def __post_init__(self) -> None:
+        values = (self.batch, self.variance, self.square)
+        if not all(math.isfinite(value) and value >= 0 for value in values) or self.batch == 0:
+            raise BadSamples(
+                ("gradient noise needs a batch above 0, and a variance and a square not below 0",)
+            )
+
     def efficiency(self, batch: float) -> float:
         """Progress of one sample in a step of `batch` samples, 1 at M0."""
         return self.gain(batch) * self.batch / batch
 
     def gain(self, batch: float) -> float:
-        """What the learning rate is multiplied by; progress of one step in steps of M0."""
+        """What the learning rate is multiplied by; progress of one step in steps of M0.
+
+        Raises `BadSamples` where neither noise nor gradient was seen: nothing says it then.
+        """
+        if not (math.isfinite(batch) and batch > 0):
+            raise BadSamples((f"a batch of {batch:g}: it must be above 0 and finite",))
         noise = self.variance + self.square
+        if noise == 0:
+            raise BadSamples(
+                ("variance and square of the gradient are both 0: report gradients first",)
+            )
         return noise / (self.variance * self.batch / batch + self.square)
 
     def at(self, batch: float) -> Noise:

@@ -75,11 +75,25 @@ class Interference:
         lows = means - NormalDist().inv_cdf(CONFIDENCE) * spreads
         return np.minimum(np.exp(means), 1.0), np.minimum(np.exp(lows), 1.0)
 
+    def families(self) -> frozenset[str]:
+        """Families that were seen sharing, on either side."""
+        return frozenset(
+            kind.family for pairing in self.effects.items for kind in (pairing.own, pairing.other)
+        )
+
     def admits(self, guest: Kind, host: Kind, *, slowdown: float) -> bool:
         """True when the host keeps 1/slowdown of its rate beside the guest, by the lower bound.
 
-        What nothing is known of is not admitted.
+        What nothing is known of is not admitted: the families of both must have been seen sharing.
+        ValueError for a slowdown below 1, which nobody keeps, or none.
         """
+        if not (math.isfinite(slowdown) and slowdown >= 1):
+            raise ValueError(
+                f"A slowdown of {slowdown} is none: it is at least 1, the rate alone over the rate "
+                "beside a guest."
+            )
+        if not {guest.family, host.family} <= self.families():
+            return False
         host_beside_guest = self.predict(host, guest)
         return host_beside_guest is not None and host_beside_guest.low >= 1 / slowdown
 

@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from federation.affinity import tally
+from federation.affinity.band import SCALES
 from federation.affinity.compute_curve import ComputeCurve
 from federation.affinity.network_prior import NetworkPrior, Normal
 from federation.affinity.samples import BadSamples
-from federation.affinity.throughput import ThroughputModel, rebuilt
+from federation.affinity.throughput import LARGEST, ThroughputModel, rebuilt
 
 FORMAT = "hanse.throughput/1"
+MOST_BEND = 1e4  #: of the weights together; a bend is at most a few hundredths of it, in logarithms
+MOST_NOISE = 1e3  #: variance of log seconds
+LEAST_DEVIATION = 1e-3
 Key = tuple[str, str]
 
 
@@ -68,9 +72,15 @@ def read_model(values: Mapping[str, Any]) -> ThroughputModel:
     batches, weights = _numbers(values["batches"]), _numbers(values["weights"])
     if len(batches) != len(weights):
         raise ValueError("batches and weights differ in length")
+    if list(batches) != sorted(set(batches)) or max(map(abs, batches), default=0.0) > LARGEST:
+        raise ValueError(f"batches must rise and lie within {LARGEST:g}")
+    if sum(map(abs, weights)) > MOST_BEND:
+        raise ValueError(f"weights must not add up to more than {MOST_BEND:g}")
     scale, noise = _number(values["scale"]), _number(values["noise"])
-    if scale <= 0 or noise <= 0:
-        raise ValueError("scale and noise must be above 0")
+    if not (0 < scale <= SCALES[1] and 0 < noise <= MOST_NOISE):
+        raise ValueError(
+            f"scale and noise must be above 0, at most {SCALES[1]:g} and {MOST_NOISE:g}"
+        )
     return rebuilt(
         tally.read(values["cells"]),
         _prior(values["prior"]),
@@ -99,7 +109,7 @@ def _prior(values: Mapping[str, Any]) -> NetworkPrior:
         node_growth=_normal(values["node_growth"]),
         overlap=_normal(values["overlap"]),
         factors=tuple((int(nodes), _normal(belief)) for nodes, belief in values["factors"]),
-        power=_number(values["power"]),
+        power=_power(values["power"]),
         local_s=None if values["local_s"] is None else _normal(values["local_s"]),
         node_s=None if values["node_s"] is None else _normal(values["node_s"]),
     )
@@ -107,9 +117,16 @@ def _prior(values: Mapping[str, Any]) -> NetworkPrior:
 
 def _normal(values: Any) -> Normal:
     mean, deviation = _numbers(values)
-    if deviation <= 0:
-        raise ValueError("a deviation must be above 0")
+    if not (abs(mean) <= LARGEST and LEAST_DEVIATION <= deviation <= LARGEST):
+        raise ValueError(f"a belief must lie within {LARGEST:g}, its deviation above 0")
     return mean, deviation
+
+
+def _power(value: Any) -> float:
+    power = _number(value)
+    if not 0 <= power <= 1:
+        raise ValueError("power must lie between 0, a tree, and 1, a ring")
+    return power
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

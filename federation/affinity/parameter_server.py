@@ -23,6 +23,7 @@ from federation.affinity.throughput import Forecast
 
 PROFILED = 2  #: workers in the larger of the two points
 HALVINGS = 80
+REPEATS = 0.05  #: by which two measurements of the same differ
 BITS = 8.0
 GIGA = 1e9
 
@@ -87,6 +88,13 @@ def calibrate(profile: Profile) -> ServerModel:
             (
                 f"two workers at {profile.two:.3g} steps/s lose more than any one shared server "
                 "explains: something else slows the second",
+            )
+        )
+    if profile.two > PROFILED * profile.one * (1.0 + REPEATS):
+        raise BadSamples(
+            (
+                f"two workers at {profile.two:.3g} steps/s are faster than twice the "
+                f"{profile.one:.3g} of one worker alone: one of the two rates is wrong",
             )
         )
     server = _shared(transfer, rest, profile.two)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from federation.affinity.network_prior import NetworkPrior, pool_prior
 from federation.affinity.samples import BadSamples
@@ -13,27 +14,33 @@ Key = tuple[str, str]  #: class and pool
 LEAST_CLASSES = 2  #: measured over several nodes, before they speak for a pool
 
 
-def fit_all(tallies: Mapping[Key, Tally]) -> dict[Key, ThroughputModel]:
-    """A model of each (class, pool).
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Models of those that could be fitted, and a sentence for each problem of the others."""
+
+    models: dict[Key, ThroughputModel]
+    refused: tuple[str, ...]
+
+
+def fit_all(tallies: Mapping[Key, Tally]) -> Fits:
+    """A model of each (class, pool) that shows enough; one that does not is no harm to the others.
 
     A class that was never measured over several nodes takes what the others of its pool say of the
-    links. Raises `BadSamples` with a line for each class that cannot be fitted.
+    links.
     """
     models: dict[Key, ThroughputModel] = {}
-    problems = []
+    problems: list[str] = []
     for key, counted in sorted(tallies.items()):
         try:
             models[key] = fit_tally(counted)
         except BadSamples as refused:
             problems += [f"{described(key)}: {why}" for why in refused.problems]
-    if problems:
-        raise BadSamples(tuple(problems))
     priors = {pool: _prior(models, pool) for pool in sorted({pool for _, pool in models})}
     for key, model in models.items():
         prior = priors[key[1]]
         if prior is not None and not model.node_counts:
             models[key] = fit_tally(model.tally, prior)
-    return models
+    return Fits(models, tuple(problems))
 
 
 def described(key: Key) -> str:

@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from federation.affinity.samples import (
-    LEAST_BATCH,
-    MOST,
-    SHORTEST_S,
     Configuration,
     Sample,
     configuration_problem,
     sample_problem,
 )
 from federation.affinity.tables import Array, Block, Problems, blocks, numbers
-from federation.affinity.tally import Tally, gather_columns, merge
+from federation.affinity.tally import Tally, gather_columns, merge, sound
 from federation.affinity.throughput import Forecast
 
 NEEDED = ("class", "nodes", "replicas", "local_bsz")
@@ -39,6 +35,7 @@ class Asked:
     rows: tuple[tuple[str, ...], ...]
     keys: tuple[Key, ...]
     configurations: tuple[Configuration, ...]
+    lines: tuple[int, ...]
 
 
 def read_samples(path: Path) -> dict[Key, Tally]:
@@ -49,6 +46,8 @@ def read_samples(path: Path) -> dict[Key, Tally]:
     problems = Problems(str(path))
     found: dict[Key, Tally] = {}
     for block in blocks(path, problems, needed=NEEDED + TIMES, optional=(*OPTIONAL, "sync_time_s")):
+        if not block.rows:
+            continue
         columns = _sample_columns(block, problems)
         for key, places in _keys(block, problems).items():
             problems.settle()
@@ -68,16 +67,18 @@ def read_configurations(path: Path) -> Asked:
     rows: list[tuple[str, ...]] = []
     keys: list[Key] = []
     asked: list[Configuration] = []
+    lines: list[int] = []
     for block in blocks(path, problems, needed=NEEDED, optional=OPTIONAL):
         header = tuple(block.columns)
         rows += list(zip(*block.columns.values(), strict=True))
+        lines += block.lines
         placed = {place: key for key, places in _keys(block, problems).items() for place in places}
         keys += [placed[place] for place in range(block.rows) if place in placed]
         asked += _configurations(block, problems)
     if not rows:
         problems.add("", "there is no configuration")
     problems.settle()
-    return Asked(header, tuple(rows), tuple(keys), tuple(asked))
+    return Asked(header, tuple(rows), tuple(keys), tuple(asked), tuple(lines))
 
 
 def written(asked: Asked, forecasts: Sequence[Forecast]) -> str:
@@ -96,8 +97,9 @@ def _keys(block: Block, problems: Problems) -> dict[Key, list[int]]:
     """Rows of each (class, pool)."""
     found: dict[Key, list[int]] = {}
     pairs = zip(block.texts("class"), block.texts("pool"), strict=True)
-    for place, key in enumerate(pairs):
-        if not key[0].strip():
+    for place, (name, pool) in enumerate(pairs):
+        key = name.strip(), pool.strip()
+        if not key[0]:
             problems.add(f"line {block.line(place)}, class", "is empty")
         else:
             found.setdefault(key, []).append(place)
@@ -119,23 +121,13 @@ def _sample_columns(block: Block, problems: Problems) -> Array:
     unknown = np.array([not text.strip() for text in block.texts("sync_time_s")], dtype=bool)
     problems.settle()
     columns = np.column_stack([axes, step, np.where(unknown, 0.0, sync)])
-    for place in np.flatnonzero(~_sound(columns)):
+    for place in np.flatnonzero(~sound(columns)):
         sample = _sample(columns[place])
         if why := sample_problem(sample):
             problems.add(f"line {block.line(int(place))}", why)
     problems.settle()
     columns[unknown, 5] = np.nan
     return columns
-
-
-def _sound(columns: Array) -> NDArray[np.bool_]:
-    """Rows that need no second look: finite, whole where they must be, positive, (n,) bool."""
-    counts = columns[:, [0, 1, 3]]
-    fine = np.isfinite(columns).all(axis=1) & (columns < MOST).all(axis=1)
-    fine &= (counts == np.floor(counts)).all(axis=1)
-    fine &= (columns[:, 0] >= 1) & (columns[:, 1] >= columns[:, 0]) & (columns[:, 2] >= LEAST_BATCH)
-    fine &= (columns[:, 3] >= 0) & (columns[:, 4] >= SHORTEST_S)
-    return np.asarray(fine & (columns[:, 5] >= 0) & (columns[:, 5] < columns[:, 4]))
 
 
 def _sample(row: Array) -> Sample:

@@ -18,8 +18,9 @@ log2 K rounds; nothing that is in use grows faster in the small sizes that are m
 which is the ring at p = 1, the tree at p = 0, and at p = 1/2 lies between: that is what we use, and
 the distance to either end goes into the band. h is 0 at two replicas. Second, v_N is a factor for
 each number of nodes that was measured, drawn towards 1: two nodes share one pair of links, more
-nodes a ring of them. gamma in [1, 10] is 1 without overlap of the two times; their longer one at
-full overlap.
+nodes a ring of them. More nodes than were measured take the factor of the greatest number that was,
+if that is at least three: v_N levels off once there is a ring. gamma in [1, 10] is 1 without
+overlap of the two times; their longer one at full overlap.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ BETWEEN = 0.5  #: p
 GRAD, GRAD_SAMPLE, LOCAL, LOCAL_GROWTH, NODE, NODE_GROWTH, OVERLAP = range(7)
 FIXED = 7  #: parameters before the factors of the node counts
 MOST_OVERLAP = 10.0
+RING = 3  #: nodes from which links make a ring; two share one pair of links
 NEVER = 1e-300
 
 
@@ -73,10 +75,15 @@ def overlap(value: Array | float) -> Array:
 
 
 def columns_of(nodes: Array, node_counts: tuple[int, ...]) -> NDArray[np.int64]:
-    """The place of each run's node factor in the parameters, -1 where it has none, (n,)."""
+    """The place of each run's node factor in the parameters, -1 where it has none, (n,).
+
+    More nodes than ever measured take the factor of the most that were, if those make a ring.
+    """
     places = np.full(len(nodes), -1, dtype=np.int64)
     for place, count in enumerate(node_counts):
         places[np.rint(nodes) == count] = FIXED + place
+    if node_counts and node_counts[-1] >= RING:
+        places[np.rint(nodes) > node_counts[-1]] = FIXED + len(node_counts) - 1
     return places
 
 

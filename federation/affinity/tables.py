@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,12 +22,12 @@ MOST_PROBLEMS = 100  #: sentences after which reading stops
 class Block:
     """Some rows of a table. Lines are counted from the header, which is line 1."""
 
-    first_line: int
+    lines: Sequence[int]  #: of each row; blank lines are no rows, and are counted
     columns: dict[str, tuple[str, ...]]
     rows: int
 
     def line(self, place: int) -> int:
-        return self.first_line + place
+        return self.lines[place]
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A column, or empty cells where the table lacks it."""
@@ -59,11 +59,11 @@ def blocks(
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             _check_header(header, problems, needed, optional)
             line = 2
             while rows := list(islice(reader, BLOCK)):
-                yield _block(header, rows, line, problems)
+                yield _block(header, *_kept(rows, line), problems)
                 line += len(rows)
     except OSError as error:
         problems.add("", error.strerror or str(error))
@@ -78,6 +78,8 @@ def numbers(block: Block, name: str, problems: Problems, *, empty: float | None 
     if empty is not None:
         texts = tuple(text if text.strip() else repr(empty) for text in texts)
     try:
+        if not _plain("".join(texts)):
+            raise ValueError
         return np.array(texts, dtype=float)
     except ValueError:
         return np.array(
@@ -87,11 +89,18 @@ def numbers(block: Block, name: str, problems: Problems, *, empty: float | None 
 
 def _number(text: str, line: int, name: str, problems: Problems) -> float:
     try:
+        if not _plain(text):
+            raise ValueError
         return float(text)
     except ValueError:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
         problems.add(f"line {line}, {name}", f"{shown!r} is not a number" if text else "is empty")
         return 1.0  # the table is refused; this only lets the other cells be looked at
+
+
+def _plain(text: str) -> bool:
+    """Whether it holds none of what Python reads as numbers and other programs do not."""
+    return text.isascii() and "_" not in text
 
 
 def _check_header(
@@ -104,19 +113,30 @@ def _check_header(
         if name not in header:
             problems.add(name, "this column is missing")
     for name in dict.fromkeys(header):
+        where = name or "a column without a name"
         if header.count(name) > 1:
-            problems.add(name, "this column stands twice")
+            problems.add(where, "this column stands twice")
         if name not in needed and name not in optional:
             known = ", ".join([*needed, *optional])
-            problems.add(name, f"this column is not known; known are {known}")
+            problems.add(where, f"this column is not known; known are {known}")
     problems.settle()
 
 
-def _block(header: list[str], rows: list[list[str]], line: int, problems: Problems) -> Block:
+def _kept(rows: list[list[str]], first: int) -> tuple[list[list[str]], Sequence[int]]:
+    """Rows that are not blank, and their lines."""
+    kept = [place for place, row in enumerate(rows) if len(row) > 1 or (row and row[0].strip())]
+    if len(kept) == len(rows):
+        return rows, range(first, first + len(rows))
+    return [rows[place] for place in kept], [first + place for place in kept]
+
+
+def _block(
+    header: list[str], rows: list[list[str]], lines: Sequence[int], problems: Problems
+) -> Block:
     wrong = [place for place, row in enumerate(rows) if len(row) != len(header)]
     for place in wrong:
         cells = len(rows[place])
-        problems.add(f"line {line + place}", f"{cells} cells where the header has {len(header)}")
+        problems.add(f"line {lines[place]}", f"{cells} cells where the header has {len(header)}")
     problems.settle()
     columns = zip(*rows, strict=True) if rows else ((),) * len(header)
-    return Block(line, dict(zip(header, columns, strict=True)), len(rows))
+    return Block(lines, dict(zip(header, columns, strict=True)), len(rows))

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.affinity.samples import BadSamples, Sample, sample_problem
+from federation.affinity.samples import (
+    LEAST_BATCH,
+    MOST,
+    SHORTEST_S,
+    BadSamples,
+    Sample,
+    sample_problem,
+)
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -27,6 +34,8 @@ CELLS = 512  #: at most so many; a fit takes time of their number cubed
 POINT = 24  #: bits after the point
 FINEST = 18  #: the first merging step is 2^(18-24) = 1/64 of a doubling
 BLOCK = 65_536  #: samples that are held at once
+MOST_COUNTED = 1e12  #: samples of a cell
+MOST_KNOWN = 1e12  #: nodes, replicas, batch
 LOG_2 = float(np.log(2.0))
 # columns of the sums
 AXES, COUNT, STEP, STEP_2, COMPUTES, COMPUTE = slice(0, 4), 4, 5, 6, 7, 8
@@ -79,6 +88,17 @@ def gather(samples: Iterable[Sample]) -> Tally:
     return tally
 
 
+def sound(columns: Array) -> NDArray[np.bool_]:
+    """Which samples (n, 6) need no second look, (n,) bool: finite, whole where they must be,
+    positive. Sync is 0 where it is not known."""
+    counts = columns[:, [0, 1, 3]]
+    fine = np.isfinite(columns).all(axis=1) & (columns < MOST).all(axis=1)
+    fine &= (counts == np.floor(counts)).all(axis=1)
+    fine &= (columns[:, 0] >= 1) & (columns[:, 1] >= columns[:, 0]) & (columns[:, 2] >= LEAST_BATCH)
+    fine &= (columns[:, 3] >= 0) & (columns[:, 4] >= SHORTEST_S)
+    return np.asarray(fine & (columns[:, 5] >= 0) & (columns[:, 5] < columns[:, 4]))
+
+
 def gather_columns(columns: Array, shift: int = 0) -> Tally:
     """Statistics of checked samples (n, 6): nodes, replicas, batch, accumulation, step, sync.
 
@@ -98,7 +118,7 @@ def gather_columns(columns: Array, shift: int = 0) -> Tally:
     sums[:, COMPUTES] = known
     sums[:, COMPUTE] = np.where(known, _fixed(np.log2(compute)), 0)
     low, high = columns[:, :3].min(axis=0), columns[:, :3].max(axis=0)
-    return _fitted(shift, axes >> shift, sums, _three(low), _three(high))
+    return _fitted(shift, axes >> shift, sums, three(low), three(high))
 
 
 def merge(one: Tally, other: Tally) -> Tally:
@@ -108,7 +128,7 @@ def merge(one: Tally, other: Tally) -> Tally:
     sums = np.concatenate([one.sums, other.sums])
     lowest = np.minimum(one.lowest, other.lowest)
     highest = np.maximum(one.highest, other.highest)
-    return _fitted(shift, keys, sums, _three(lowest), _three(highest))
+    return _fitted(shift, keys, sums, three(lowest), three(highest))
 
 
 def cells(tally: Tally) -> Cells:
@@ -155,11 +175,28 @@ def read(values: dict[str, Any]) -> Tally:
         raise ValueError("cells must have four keys and nine sums each")
     if (sums[:, COUNT] < 1).any() or not 0 <= int(values["shift"]) < 64:
         raise ValueError("a cell has no sample")
-    if (np.abs(sums[:, [0, 1, 2, 3, STEP]]) > (sums[:, [COUNT]] << (POINT + 6))).any():
+    if not _possible(sums):
         raise ValueError("a cell lies outside anything that is measured")
-    low = _three(np.array(values["lowest"], dtype=float))
-    high = _three(np.array(values["highest"], dtype=float))
+    low = three(np.array(values["lowest"], dtype=float))
+    high = three(np.array(values["highest"], dtype=float))
+    if not all(0 < least <= most < MOST_KNOWN for least, most in zip(low, high, strict=True)):
+        raise ValueError("lowest and highest must be finite, above 0, and in that order")
     return Tally(int(values["shift"]), keys, sums, low, high)
+
+
+def _possible(sums: Whole) -> bool:
+    """Whether cells (n, 9) can be sums of samples: each logarithm is below 64, its square 4096."""
+    unit = float(1 << POINT)
+    count, computes = sums[:, COUNT].astype(float), sums[:, COMPUTES].astype(float)
+    logs = np.abs(sums[:, [0, 1, 2, 3, STEP]]) / unit
+    squares = sums[:, STEP_2] / unit
+    return bool(
+        (count <= MOST_COUNTED).all()
+        and (logs <= 64.0 * count[:, None]).all()
+        and ((squares >= 0) & (squares <= 4096.0 * count)).all()
+        and ((computes >= 0) & (computes <= count)).all()
+        and (np.abs(sums[:, COMPUTE]) / unit <= 64.0 * computes).all()
+    )
 
 
 def _blocks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -222,6 +259,7 @@ def _fixed(values: Array) -> Whole:
     return np.rint(values * (1 << POINT)).astype(np.int64)
 
 
-def _three(values: Array) -> tuple[float, float, float]:
+def three(values: Array) -> tuple[float, float, float]:
+    """An array of three as a tuple."""
     first, second, third = (float(value) for value in values)
     return first, second, third

@@ -19,7 +19,9 @@ from federation.affinity.extrapolation import (
     between_ring_and_tree,
     doublings_beyond,
     range_of,
+    spans_of,
     why_outside,
+    why_unlike,
     widened,
 )
 from federation.affinity.fitting import FIRST_STEPS, STEPS, Target, descend, search, target
@@ -43,6 +45,7 @@ class Forecast:
     upper_s: float
     extrapolated: bool
     why: str  #: what it rests on, or where it leaves the samples
+    unlike: bool = False  #: inside, but by nodes and replicas that nothing measured resembles
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no one equality
@@ -175,14 +178,17 @@ def _finished(
     theta = descend(bent, theta, FIRST_STEPS if previous else STEPS).theta
     before = previous.noise if previous else None
     process, difference, noise = _process(cells, bent, theta, before, search_noise=True)
-    groups = band.groups_of(cells)
-    error, variance = residuals.left_out(process, difference, groups, bent.rows)
+    inverse = residuals.inverse_covariance(process)
+    scales = []
+    for groups in band.ways_to_leave_out(cells):
+        error, variance = residuals.left_out(inverse, difference, groups)
+        scales.append(band.scale(cells, error, variance, groups, noise))
     return ThroughputModel(
         counted,
         belief,
         tuple(float(value) for value in theta),
         curve,
-        band.scale(cells, error, variance, groups, noise),
+        max(scales),
         noise,
         bent.node_counts,
         process,
@@ -205,15 +211,16 @@ def _process(
     if search_noise and band.repeats_suffice(cells):
         chosen = band.noise_variance(cells)
     elif search_noise:
+        # what differs in one cell alone looks like noise there, and here it is counted as noise
+        smooth = residuals.covariance(places, places, single=0.0)
 
         def score(tried: float) -> float:
-            likely = residuals.likelihood(kernel, difference, tried / cells.count)
+            likely = residuals.likelihood(smooth, difference, tried / cells.count)
             return likely + band.noise_score(cells, tried)
 
         chosen = band.likeliest_noise(score, chosen)
-    process = residuals.condition(
-        places, kernel, difference, chosen / cells.count, at.step_gradient, aim.rows
-    )
+    of_mean = np.maximum(chosen, cells.spread) / cells.count  # a cell of outliers says less
+    process = residuals.condition(places, kernel, difference, of_mean, at.step_gradient, aim.rows)
     return process, difference, chosen
 
 
@@ -235,7 +242,8 @@ def _foretell(model: ThroughputModel, asked: Sequence[Configuration]) -> list[Fo
     ends = between_ring_and_tree(runs, at, sampled.highest[1], power)
     width = band.DEVIATIONS * widened(inside, beyond, ends)
     step = np.exp(at.log_step + off)
-    why = _why(model)
+    why, spans = _why(model), spans_of(model.tally)
+    unlike = [why_unlike(spans, one) for one in asked]
     return [
         Forecast(
             step_s=float(step[place]),
@@ -243,7 +251,8 @@ def _foretell(model: ThroughputModel, asked: Sequence[Configuration]) -> list[Fo
             lower_s=float(step[place] * np.exp(-width[place])),
             upper_s=float(step[place] * np.exp(width[place])),
             extrapolated=bool(beyond[place].max() > 0),
-            why=why_outside(sampled, one) or why,
+            why=why_outside(sampled, one) or unlike[place] or why,
+            unlike=bool(unlike[place]),
         )
         for place, one in enumerate(asked)
     ]
@@ -255,8 +264,8 @@ def _why(model: ThroughputModel) -> str:
 
 
 def priced(forecast: Forecast) -> bool:
-    """Whether the market may price on this forecast: only inside what was measured."""
-    return not forecast.extrapolated
+    """Whether the market may price on this forecast: only inside what was measured, and like it."""
+    return not (forecast.extrapolated or forecast.unlike)
 
 
 def why_not_priced(forecast: Forecast) -> str:

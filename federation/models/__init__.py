@@ -2,12 +2,13 @@
 
 from federation.models.disputes import Count, Dispute, Evidence
 from federation.models.events import Event, Pulse
+from federation.models.forgetting import Forgotten
 from federation.models.jobs import IdempotencyKey, Job
 from federation.models.leases import Assignment, Contract, Lease
 from federation.models.ledger import Account, ChainHead, Entry, EntryGroup, Link
 from federation.models.members import Member, Tenant, User
 from federation.models.offers import JobClass, MeasuredAffinity, Offer, OfferAffinity, OfferPool
-from federation.models.priors import PriorAffinity
+from federation.models.priors import PriorAffinity, PriorStudy
 from federation.models.records import Alarm, SiteRecord
 from federation.models.reports import LogChunk, Report
 from federation.models.rounds import PoolPrice, Round, RoundOffer, Snapshot
@@ -38,6 +39,7 @@ __all__ = [
     "Event",
     "Evidence",
     "ForecastAffinity",
+    "Forgotten",
     "IdempotencyKey",
     "Job",
     "JobClass",
@@ -53,6 +55,7 @@ __all__ = [
     "Pool",
     "PoolPrice",
     "PriorAffinity",
+    "PriorStudy",
     "Pulse",
     "QuarantinedSample",
     "Report",

@@ -140,6 +140,8 @@ class Contract(Identified):
     superseded_at = models.DateTimeField(null=True, blank=True)
     delivered = models.BigIntegerField(default=0)
     gpu_seconds = models.FloatField(default=0.0)
+    #: highest total of its lease that was told under it
+    gpu_seconds_told = models.FloatField(default=0.0)
     #: the trainer's own count, when it has said its last
     counted = models.BigIntegerField(null=True, blank=True)
     #: samples due until it ended, and whose doing a shortfall is

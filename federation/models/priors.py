@@ -31,3 +31,17 @@ class PriorAffinity(models.Model):
 
     def __str__(self) -> str:
         return f"class {self.job_class_id} on pool {self.pool_id}: {self.source}"
+
+
+class PriorStudy(models.Model):
+    """How far the priors of all classes have followed what they are learnt from. One row."""
+
+    digest = models.CharField(max_length=64, blank=True, help_text="of what was learnt from")
+    #: class up to which they were made; they are made in the order of the classes' ids, in turns
+    reached = models.UUIDField(null=True, blank=True)
+    left = models.PositiveIntegerField(default=0, help_text="classes that are behind the digest")
+    version = models.PositiveIntegerField(default=0)
+    made_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"priors, run {self.version}: {self.left} classes behind"

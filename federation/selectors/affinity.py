@@ -27,8 +27,9 @@ from federation.models import (
 from federation.selectors.cell_codes import Axes, CodeIndex, ranked
 from federation.selectors.cell_codes import Cell as Cell
 from federation.selectors.columns import columns_read
-from federation.selectors.matrix import EXTRAPOLATED, Foreseen, Shown, Stated
+from federation.selectors.guesses import StoredGuesses
 from federation.selectors.matrix import Matrix as Matrix
+from federation.selectors.matrix_columns import Foreseen, Shown, Stated
 
 CELL = ("pool_id", "job_class_id", "gpus")
 
@@ -59,13 +60,16 @@ def current_offers(venue: Venue, now: datetime) -> QuerySet[Offer]:
 
 
 def believed_cells(offers: Iterable[Offer]) -> Matrix:
-    """Every cell that the offers state, that was measured at their pools, or that a model says.
+    """Every cell that the offers state, that was measured at their pools, or that a model or a
+    prior says.
 
     A handful of statements, whatever the number of cells or of samples behind them.
     """
-    ids = [offer.pk for offer in offers]
+    made = {offer.pk: offer.created_at for offer in offers}
+    ids = list(made)
     pools = Pool.objects.filter(site__offers__in=ids).order_by("pk")
-    contracts = dict(pools.values_list("pk", "site__record__contracts"))
+    known = list(pools.values_list("pk", "site__record__contracts", "site__offers"))
+    contracts = {pool: many for pool, many, _ in known}
     classes = JobClass.objects.order_by("pk").values_list("pk", flat=True)
     axes = Axes(tuple(contracts), tuple(classes))
     index, own = CodeIndex(axes), list(contracts)
@@ -74,7 +78,9 @@ def believed_cells(offers: Iterable[Offer]) -> Matrix:
         stated=_stated(ids, index),
         shown=_shown(own, index),
         foreseen=_foreseen(own, index),
+        guesses=StoredGuesses(own, index),
         contracts={pool: many or 0 for pool, many in contracts.items()},
+        offered={pool: made[offer] for pool, _, offer in known},
         waiting=_waiting_claims(ids),
     )
 
@@ -146,14 +152,14 @@ def speed_at(
 ) -> Believed | None:
     """Speed of a gang: its own row or forecast, else its size times the one-GPU row.
 
-    None where nothing is known, and where a model says that the size lies beyond what was measured:
-    the market does not price on that before a probe.
+    None where nothing is known, and where only a prior says something, or a model beyond what was
+    measured: the market does not price on that before a probe.
     """
     own = cells.get((pool, job_class, gpus))
     if own is not None:
-        return None if own.source == EXTRAPOLATED else own
+        return own if own.priced else None
     one = cells.get((pool, job_class, 1))
-    return None if one is None or one.source == EXTRAPOLATED else one.times(gpus)
+    return None if one is None or not one.priced else one.times(gpus)
 
 
 def book_rows(

@@ -28,6 +28,7 @@ LEDGER = {models.Account, models.EntryGroup, models.Entry, models.Link, models.C
 ALONG: tuple[tuple[type[Model], str], ...] = (
     (models.Snapshot, "round"),
     (models.Assignment, "round"),
+    (models.RoundOffer, "round"),
     (models.Report, "lease"),
     (models.Count, "contract"),
     (models.Dispute, "contract"),

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db.models import Count, QuerySet, Sum
 
+from federation.affinity.believed import Believed
 from federation.machines.lease import LIVE
 from federation.machines.offer import OfferState
 from federation.models import JobClass, Lease, Offer, OfferPool, Pool, PoolPrice, Site
@@ -33,21 +34,18 @@ class SiteRow:
 
 @dataclass(frozen=True, slots=True)
 class SpeedRow:
-    """One cell of the affinity matrix as declared and as measured, samples/s."""
+    """One cell of the affinity matrix with all that is known of its speed, samples/s."""
 
     pool: str
     job_class: str
     gpus: int
-    declared: float | None
-    measured: float | None
-    believed: float
-    leases: int
+    cell: Believed
 
     @property
     def ratio(self) -> float | None:
-        if not self.declared or self.measured is None:
+        if not self.cell.declared or self.cell.measured is None:
             return None
-        return self.measured / self.declared
+        return self.cell.measured / self.cell.declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +134,7 @@ def speeds_of(offer: Offer | None) -> list[SpeedRow]:
     pools = dict(Pool.objects.filter(site=offer.site_id).values_list("pk", "name"))
     classes = dict(JobClass.objects.values_list("pk", "name"))
     rows = [
-        SpeedRow(
-            pools[pool],
-            classes[job_class],
-            gpus,
-            cell.declared,
-            cell.measured,
-            cell.samples_per_s,
-            cell.leases,
-        )
+        SpeedRow(pools[pool], classes[job_class], gpus, cell)
         for (pool, job_class, gpus), cell in believed_cells([offer]).items()
         if pool in pools
     ]

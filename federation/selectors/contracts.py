@@ -13,7 +13,8 @@ from django.db.models import Q, Sum
 
 from federation.machines.contract import ContractState
 from federation.models import Account, Contract, Entry, EntryGroup, Event, Job
-from federation.selectors.figures import delivered_reported, figures_of, word_of
+from federation.selectors.figures import Figures, delivered_reported, figures_of, word_of
+from federation.selectors.quoted import quote_rebuilt, quote_stored
 from federation.snapshot import awards_read, unpack
 from federation.snapshot.clearing import Award
 from federation.snapshot.documents import price_micro
@@ -50,7 +51,7 @@ class Recomputed:
 def recompute(contract: Contract) -> Recomputed:
     """Rebuild every figure of a contract and compare it with what is stored. Writes nothing."""
     contract = Contract.objects.select_related(
-        *("lease__job", "lease__pool__site", "round__snapshot", "rules")
+        *("lease__job", "lease__pool__site", "lease__site", "round__snapshot", "rules")
     ).get(pk=contract.pk)
     rebuilt: dict[str, Any] = {}
     unchecked: list[str] = []
@@ -61,7 +62,8 @@ def recompute(contract: Contract) -> Recomputed:
         if contract.state == ContractState.DISPUTED:
             unchecked.append("It is disputed: what was settled before stands until the decision.")
         else:
-            _from_figures(contract, rebuilt)
+            figures = _from_figures(contract, rebuilt)
+            rebuilt |= quote_rebuilt(contract, figures)
         _from_settlements(contract, rebuilt)
     stored = {name: _stored(contract, name) for name in rebuilt}
     differences = tuple(
@@ -100,6 +102,8 @@ def _stored(contract: Contract, name: str) -> object:
         "pool": str(contract.lease.pool),
         "rate_holds": True,
     }
+    if name == "quote_facts":
+        return quote_stored(contract)
     return twins[name] if name in twins else getattr(contract, name)
 
 
@@ -178,7 +182,7 @@ def _measured_at(contract: Contract) -> datetime | None:
     return closed.values_list("at", flat=True).first()
 
 
-def _from_figures(contract: Contract, rebuilt: dict[str, Any]) -> None:
+def _from_figures(contract: Contract, rebuilt: dict[str, Any]) -> Figures:
     """The settlement itself, of the rebuilt amounts and counts."""
     paper = copy.copy(contract)
     for name in ("price_micro", "reserve_micro", "contracted", "payment_micro", "bond_micro"):
@@ -192,3 +196,4 @@ def _from_figures(contract: Contract, rebuilt: dict[str, Any]) -> None:
     rebuilt["penalty_micro"] = figures.outcome.penalty_micro
     rebuilt["due"] = figures.delivery.due
     rebuilt["cause"] = figures.delivery.cause.value if contract.rules_id else ""
+    return figures

@@ -42,6 +42,10 @@ def contract_shown(contract: Contract) -> dict[str, Any]:
         "refunded": _credits(contract.refunded_micro),
         "penalty": _credits(contract.penalty_micro),
         "created_at": contract.created_at,
+        "quote": lease.job.quote,
+        "quote_reason": {"code": contract.quote_code, "message": contract.quote_why}
+        if contract.quote_code
+        else None,
         "settled_at": contract.settled_at,
         "final_at": contract.final_at,
     }

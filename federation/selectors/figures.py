@@ -31,6 +31,7 @@ class Figures:
     terms: Terms
     delivery: Delivery
     outcome: Outcome
+    decided: bool = False  #: a decision on a dispute made them
 
 
 def end_of(contract: Contract) -> End:
@@ -76,7 +77,9 @@ def figures_of(
     outcome = settle_contract(terms, delivery)
     if rules is not None and delivery.cause is Cause.SITE and not delivery.started:
         outcome = _non_start(outcome, terms, rules)
-    return Figures(terms, delivery, replace(outcome, disputed=False) if word else outcome)
+    if word is None:
+        return Figures(terms, delivery, outcome)
+    return Figures(terms, delivery, replace(outcome, disputed=False), decided=True)
 
 
 def word_of(contract: Contract) -> Word | None:

@@ -1,101 +1,62 @@
-"""The affinity matrix of some offers: every speed that is declared, measured or forecast.
+"""The affinity matrix of some offers: every speed that is declared, measured, forecast or guessed.
 
 Held as arrays sorted by class, pool and GPUs. `Matrix.table` works out what is planned on for all
 cells at once; a `Believed` is made only where one is looked at, for its class. Both say the same:
-the array form of `federation.affinity.belief.planned` is checked against it by a test.
+the array form of `federation.affinity.belief.planned` is checked against it by a test. What a prior
+alone speaks of is shown and never priced on, so the table leaves it out, and it is read only when
+somebody looks.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
+from typing import Protocol
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.affinity.belief import INTERVAL_SDS, NOISE, Belief, caution, observed, planned
-from federation.affinity.believed import Believed
+from federation.affinity.belief import (
+    Belief,
+    caution,
+    claims_spread,
+    observed,
+    planned,
+)
+from federation.affinity.believed import EXTRAPOLATED as EXTRAPOLATED
+from federation.affinity.believed import GUESSED, Believed
+from federation.affinity.coldstart.blend import Prior
 from federation.selectors.cell_codes import SIZE_BITS, SIZES, Axes, Cell, Codes
-from federation.selectors.planned_columns import Beliefs, planned_speeds
+from federation.selectors.matrix_columns import (
+    Array,
+    Foreseen,
+    Guessed,
+    Shown,
+    Stated,
+    Table,
+    among,
+    joined,
+    taken,
+)
+from federation.selectors.matrix_values import Curve, forecast, moment, supposed
+from federation.selectors.planned_columns import Beliefs, Voices, planned_speeds
 
-Array = NDArray[np.float64]
 Spot = tuple[UUID, int]  #: pool, GPUs
-FORECAST = "forecast"  #: of a model, inside what was measured
-EXTRAPOLATED = "extrapolated"  #: of a model, beyond it: shown, never priced on
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What sites say; all (n,), sorted by code."""
+class Guesses(Protocol):
+    """Priors of the pools, read when somebody asks."""
 
-    codes: Codes
-    speed: Array
-    probed: NDArray[np.bool_]
+    def all(self) -> Guessed:
+        """Every one that is stored."""
 
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What leases showed; all (n,), sorted by code."""
-
-    codes: Codes
-    speed: Array
-    log_sd: Array
-    leases: Codes
-    at: Array  # seconds since 1970
-
-
-@dataclass(frozen=True, slots=True)
-class Foreseen:
-    """What models say; all (n,), sorted by code."""
-
-    codes: Codes
-    speed: Array
-    low: Array
-    high: Array
-    extrapolated: NDArray[np.bool_]
-    samples: Codes
-    at: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """All cells with what is planned on, 0 where a forecast is not priced on; all (n,)."""
-
-    codes: Codes
-    speed: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _Curve:
-    """Forecasts of one class on one pool by GPUs, ascending."""
-
-    sizes: list[int]
-    said: list[Believed]
-
-    def at(self, gpus: int) -> Believed:
-        """A size that was not forecast by itself: between its neighbours, in logarithms of both.
-
-        Priced on only between two that are.
-        """
-        place = bisect_left(self.sizes, gpus)
-        if place == 0 or place == len(self.sizes):
-            end = self.sizes[min(place, len(self.sizes) - 1)]
-            said = self.said[min(place, len(self.sizes) - 1)]
-            return replace(_scaled(said, gpus / end), source=EXTRAPOLATED)
-        least, most = self.sizes[place - 1], self.sizes[place]
-        low, high = self.said[place - 1], self.said[place]
-        share = math.log(gpus / least) / math.log(most / least)
-        between = _scaled(low, (high.samples_per_s / low.samples_per_s) ** share)
-        inside = low.source == high.source == FORECAST
-        return replace(between, source=FORECAST if inside else EXTRAPOLATED)
+    def at(self, codes: Codes) -> Guessed:
+        """Those of some sorted codes at least."""
 
 
 @dataclass(slots=True)
@@ -103,7 +64,7 @@ class _Rows:
     """What was made of one class's rows."""
 
     cells: dict[Spot, Believed]
-    curves: dict[UUID, _Curve]
+    curves: dict[UUID, Curve]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +78,9 @@ class Matrix(Mapping[Cell, Believed]):
     stated: Stated
     shown: Shown
     foreseen: Foreseen
+    guesses: Guesses
     contracts: Mapping[UUID, int]  #: pool -> contracts that its site settled with others
+    offered: Mapping[UUID, datetime]  #: pool -> when its offer was made
     waiting: AbstractSet[Cell]  #: claims that wait for a probe
 
     def __getitem__(self, cell: Cell) -> Believed:
@@ -131,10 +94,11 @@ class Matrix(Mapping[Cell, Believed]):
         return found
 
     def __iter__(self) -> Iterator[Cell]:
-        return map(self.axes.cell, self.table.codes.tolist())
+        every = joined(self.table.codes, self._only_guessed)
+        return map(self.axes.cell, every.tolist())
 
     def __len__(self) -> int:
-        return len(self.table.codes)
+        return len(self.table.codes) + len(self._only_guessed)
 
     def speed(self, pool: UUID, job_class: UUID, gpus: int) -> float | None:
         """Samples/s that is planned on; None = not known to run, or not priced on."""
@@ -142,11 +106,19 @@ class Matrix(Mapping[Cell, Believed]):
         own = speeds.get((pool, gpus))
         if own is None and self._modelled(pool, job_class):
             said = self.get((pool, job_class, gpus))
-            own = said.samples_per_s if said is not None and said.source == FORECAST else 0.0
+            own = said.samples_per_s if said is not None and said.priced else 0.0
         if own is None:
             one = speeds.get((pool, 1))
             return None if not one else one * gpus
         return own or None
+
+    def supposed(self, pool: UUID, job_class: UUID, gpus: int) -> Believed | None:
+        """What is shown of a gang, priced on or not; None where nothing at all is known."""
+        found = self.get((pool, job_class, gpus))
+        if found is None:
+            one = self.get((pool, job_class, 1))
+            found = None if one is None else one.times(gpus)
+        return found
 
     def row_speeds(self, job_class: UUID) -> Mapping[Spot, float]:
         """(pool, GPUs) -> samples/s of every row of a class, 0 where it is not priced on."""
@@ -169,15 +141,26 @@ class Matrix(Mapping[Cell, Believed]):
 
     def held_against(self) -> Iterator[tuple[Cell, float, Belief]]:
         """Cells with a claim of their own that leases measured: the claim, and what they showed."""
-        stated, shown = self.stated, self.shown
-        claims, both = _taken(stated.codes, stated.speed, shown.codes)
-        both &= shown.leases > 0
+        shown, (claims, both) = self.shown, self._claims_shown
         columns = (shown.codes, claims, shown.speed, shown.log_sd, shown.leases)
         values = zip(*(column[both].tolist() for column in columns), strict=True)
         for code, claim, speed, log_sd, leases in values:
             belief = observed(measured=speed, log_sd=log_sd, leases=leases)
             if belief is not None:
                 yield self.axes.cell(code), claim, belief
+
+    @cached_property
+    def _claims_shown(self) -> tuple[Array, NDArray[np.bool_]]:
+        """Claims of the cells that leases are known of, and where there is one to hold them to."""
+        shown = self.shown
+        claims, both = taken(self.stated.codes, self.stated.speed, shown.codes)
+        return claims, both & (shown.leases > 0)
+
+    @cached_property
+    def _unseen(self) -> float:
+        """Deviation of the logarithm of a speed around a claim that nothing was measured of."""
+        claims, both = self._claims_shown
+        return claims_spread(np.log(self.shown.speed[both] / claims[both]).tolist())
 
     def _has_models(self, job_class: UUID) -> bool:
         at = self._class_at.get(job_class)
@@ -186,24 +169,44 @@ class Matrix(Mapping[Cell, Believed]):
 
     @cached_property
     def table(self) -> Table:
-        """Every cell at once, as `planned` says; forecasts where nothing else is known."""
+        """Every cell but those of priors alone, as `planned` says; forecasts where nothing else is
+        known."""
         stated, shown, foreseen = self.stated, self.shown, self.foreseen
-        codes = _joined(stated.codes, shown.codes)
-        own, is_own = _taken(stated.codes, stated.speed, codes)
+        codes = joined(stated.codes, shown.codes)
+        own, is_own = taken(stated.codes, stated.speed, codes)
         ones = (codes >> SIZE_BITS << SIZE_BITS) | 1
-        single, has_single = _taken(stated.codes, stated.speed, ones)
+        single, has_single = taken(stated.codes, stated.speed, ones)
         claim = np.where(is_own, own, np.where(has_single, single * (codes & SIZES), np.nan))
         at = np.searchsorted(codes, shown.codes)  # all are among them
-        doubted = _among(self._waiting_codes, np.where(is_own, codes, ones)[at])
+        doubted = among(self._waiting_codes, np.where(is_own, codes, ones)[at])
         beliefs = Beliefs(shown.speed, shown.log_sd, shown.leases)
-        claim[at] = planned_speeds(claim[at], beliefs, self._cautions(shown.codes), doubted)
+        voices = self._voices(shown.codes, np.isnan(claim[at]) & (shown.leases > 0))
+        claim[at] = planned_speeds(claim[at], beliefs, self._cautions(shown.codes), doubted, voices)
         known = ~np.isnan(claim)
         codes, speed = codes[known], claim[known]
-        new = ~_among(codes, foreseen.codes)
+        new = ~among(codes, foreseen.codes)
         said = np.where(foreseen.extrapolated, 0.0, foreseen.speed)[new]
         every = np.concatenate([codes, foreseen.codes[new]])
         order = np.argsort(every, kind="stable")
         return Table(every[order], np.concatenate([speed, said])[order])
+
+    def _voices(self, codes: Codes, unclaimed: NDArray[np.bool_]) -> Voices | None:
+        """Priors of those of the codes that leases showed and nobody claims."""
+        asked = codes[unclaimed]
+        found = self.guesses.at(asked) if asked.size else None
+        if found is None or not found.codes.size:
+            return None
+        mean, known = taken(found.codes, found.log_mean, codes)
+        spread, _ = taken(found.codes, found.log_sd, codes)
+        return Voices(np.where(known & unclaimed, mean, np.nan), spread)
+
+    @cached_property
+    def _only_guessed(self) -> Codes:
+        """Cells that a prior alone speaks of, of pairs without a model and a one-GPU speed."""
+        codes, known = self.guesses.all().codes, self.table.codes
+        ones = (codes >> SIZE_BITS << SIZE_BITS) | 1
+        modelled = among(np.unique(self.foreseen.codes >> SIZE_BITS), codes >> SIZE_BITS)
+        return codes[~(among(known, codes) | among(known, ones) | modelled)]
 
     def _cautions(self, codes: Codes) -> Array:
         each = [caution(self.contracts.get(pool) or 0) for pool in self.axes.pools]
@@ -253,18 +256,25 @@ class Matrix(Mapping[Cell, Believed]):
         """Every cell of a class as values."""
         stated = self._stated_of(job_class)
         shown = self._shown_of(job_class)
+        guessed = dict(self._guessed_of(job_class))
         cells: dict[Spot, Believed] = {}
         for cell in stated.keys() | shown.keys():
-            found = self._planned(cell, self.axes.classes[job_class], stated, shown)
+            prior, _ = guessed.get(cell, (None, None))
+            found = self._planned(cell, self.axes.classes[job_class], stated, shown, prior)
             if found is not None:
                 cells[cell] = found
-        curves: dict[UUID, _Curve] = defaultdict(lambda: _Curve([], []))
+        curves: dict[UUID, Curve] = defaultdict(lambda: Curve([], []))
         for (pool, gpus), said in self._foreseen_of(job_class):
             one = stated.get((pool, 1))
             claim = None if one is None else one[0] * gpus
             curves[pool].sizes.append(gpus)
             curves[pool].said.append(replace(said, declared=claim))
             cells.setdefault((pool, gpus), curves[pool].said[-1])
+        cells |= {
+            (pool, gpus): supposed(prior, at)
+            for (pool, gpus), (prior, at) in guessed.items()
+            if pool not in curves and (pool, gpus) not in cells and (pool, 1) not in cells
+        }
         return _Rows(cells, dict(curves))
 
     def _planned(
@@ -273,6 +283,7 @@ class Matrix(Mapping[Cell, Believed]):
         job_class: UUID,
         stated: Mapping[Spot, tuple[float, str]],
         shown: Mapping[Spot, tuple[Belief | None, datetime]],
+        prior: Prior | None,
     ) -> Believed | None:
         pool, gpus = cell
         own = cell if cell in stated else (pool, 1)
@@ -280,13 +291,17 @@ class Matrix(Mapping[Cell, Believed]):
         if speed is not None and own != cell:
             speed *= gpus
         belief, at = shown.get(cell, (None, None))
+        if belief is None:
+            at, prior = self.offered.get(pool), None  # where nobody claims either, it is a guess
         return planned(
             declared=speed,
             belief=belief,
             contracts=self.contracts.get(pool) or 0,
             source=source,
             unconfirmed=(own[0], job_class, own[1]) in self.waiting,
-            measured_at=at,
+            known_at=at,
+            prior=prior,
+            unseen=self._unseen,
         )
 
     def _stated_of(self, job_class: int) -> dict[Spot, tuple[float, str]]:
@@ -302,7 +317,7 @@ class Matrix(Mapping[Cell, Believed]):
         columns = (all_of.speed, all_of.log_sd, all_of.leases, all_of.at)
         values = zip(*(column[rows].tolist() for column in columns), strict=True)
         beliefs = (
-            (observed(measured=speed, log_sd=log_sd, leases=leases), _moment(at))
+            (observed(measured=speed, log_sd=log_sd, leases=leases), moment(at))
             for speed, log_sd, leases, at in values
         )
         return dict(zip(self._places(all_of.codes[rows]), beliefs, strict=True))
@@ -312,7 +327,17 @@ class Matrix(Mapping[Cell, Believed]):
         columns = (all_of.speed, all_of.low, all_of.high, all_of.extrapolated, all_of.samples)
         values = zip(*(column[rows].tolist() for column in (*columns, all_of.at)), strict=True)
         for place, value in zip(self._places(all_of.codes[rows]), values, strict=True):
-            yield place, _forecast(*value)
+            yield place, forecast(*value)
+
+    def _guessed_of(self, job_class: int) -> Iterator[tuple[Spot, tuple[Prior, datetime]]]:
+        all_of = self.guesses.all()
+        rows = self.axes.slice_of(all_of.codes, job_class)
+        columns = (all_of.log_mean, all_of.log_sd, all_of.source, all_of.n, all_of.at)
+        values = zip(*(column[rows].tolist() for column in columns), strict=True)
+        for place, (mean, spread, source, n, at) in zip(
+            self._places(all_of.codes[rows]), values, strict=True
+        ):
+            yield place, (Prior(mean, spread, GUESSED[source], n), moment(at))
 
     def _places(self, codes: Codes) -> list[Spot]:
         pools = self.axes.pools
@@ -320,51 +345,3 @@ class Matrix(Mapping[Cell, Believed]):
         return [
             (pools[at], gpus) for at, gpus in zip(places, (codes & SIZES).tolist(), strict=True)
         ]
-
-
-def _forecast(
-    speed: float, low: float, high: float, extrapolated: bool, samples: int, at: float
-) -> Believed:
-    """A model's word: planned on at its mean, for nobody claimed it."""
-    belief = Belief(math.log(speed), math.log(high / low) / (2 * INTERVAL_SDS), samples, NOISE)
-    found = planned(declared=None, belief=belief, contracts=0, measured_at=_moment(at))
-    assert found is not None  # noqa: S101 - there is a belief
-    source = EXTRAPOLATED if extrapolated else FORECAST
-    return replace(found, samples_per_s=speed, measured=None, source=source)
-
-
-def _scaled(said: Believed, factor: float) -> Believed:
-    """The same, so many times as fast."""
-    low, high = said.low, said.high
-    return replace(
-        said,
-        samples_per_s=said.samples_per_s * factor,
-        declared=None,
-        low=None if low is None else low * factor,
-        high=None if high is None else high * factor,
-    )
-
-
-def _joined(codes: Codes, more: Codes) -> Codes:
-    """The codes that are in either, sorted as both are."""
-    return np.sort(np.concatenate([codes, more[~_among(codes, more)]]), kind="stable")
-
-
-def _among(codes: Codes, asked: Codes) -> NDArray[np.bool_]:
-    """Which of those asked for are among the sorted codes, (n,)."""
-    if not codes.size:
-        return np.zeros(asked.size, dtype=bool)
-    place = np.minimum(np.searchsorted(codes, asked), codes.size - 1)
-    return np.asarray(codes[place] == asked)
-
-
-def _taken(codes: Codes, values: Array, asked: Codes) -> tuple[Array, NDArray[np.bool_]]:
-    """The values of the codes asked for, and where there is one."""
-    if not codes.size:
-        return np.full(asked.size, np.nan), np.zeros(asked.size, dtype=bool)
-    place = np.minimum(np.searchsorted(codes, asked), codes.size - 1)
-    return values[place], codes[place] == asked
-
-
-def _moment(seconds: float) -> datetime:
-    return EPOCH + timedelta(seconds=seconds)

@@ -28,8 +28,9 @@ def offers_open(venue: Venue, *, now: datetime) -> list[dict[str, Any]]:
                 "low": cell.low,
                 "high": cell.high,
                 "source": cell.source,
+                "priced": cell.priced,
                 "reports": cell.leases,
-                "measured_at": cell.measured_at,
+                "known_at": cell.known_at,
             }
         )
     prices = _last_prices(venue)

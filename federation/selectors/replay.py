@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, Sum
+from django.db.models import Exists, OuterRef, Q, Sum
 
 from economics.accounts import payment_micro
 from federation.machines.contract import ContractState
 from federation.models import Account, Contract, Entry, EntryGroup, Epoch, Round
 from federation.selectors.contributions import decay_again, issue_again
 from federation.selectors.figures import figures_of, word_of
+from federation.selectors.quoted import quote_rebuilt, quote_stored
 from federation.snapshot import unpack
 
 Kind, Purse = EntryGroup.Kind, Account.Kind
@@ -38,6 +39,7 @@ class Replayed:
     contracts: int = 0
     settlements: int = 0
     rounds: int = 0
+    quotes: int = 0  #: settled contracts held against the quotes that their jobs cite
     balances: dict[Place, int] = field(default_factory=lambda: defaultdict(int))
     problems: int = 0
     findings: list[str] = field(default_factory=list)
@@ -62,6 +64,7 @@ def replay() -> Replayed:
     for contract in _contracts():
         _hold(found, contract)
         _settle(found, contract)
+    _quotes(found)
     _clearings(found)
     _transfers(found)
     _credits(found)
@@ -157,6 +160,28 @@ def _settlement(contract: Contract) -> dict[str, int] | None:
         Purse.MEMBER_BOND: -contract.bond_micro,
     }
     return {kind.value: amount for kind, amount in amounts.items() if amount}
+
+
+def _quotes(found: Replayed) -> None:
+    """Lines of jobs that cite quotes: each equals its quote, or the reason that it carries follows
+    from the record. What a settlement says of a quote is in the chain, so it is asked too."""
+    said = EntryGroup.objects.filter(
+        contract=OuterRef("pk"), kind=Kind.SETTLE, facts__has_key="quote"
+    )
+    cites = Q(lease__job__quoted__isnull=False) | ~Q(quote_code="") | Exists(said)
+    rows = Contract.objects.filter(cites, postings__gt=0).exclude(state=ContractState.DISPUTED)
+    rows = rows.select_related("lease__job", "lease__site", "lease__pool__site", "round", "rules")
+    for contract in rows.defer("round__clearing").order_by("created_at", "pk").iterator(500):
+        found.quotes += 1
+        rebuilt = quote_rebuilt(contract, figures_of(contract, word=word_of(contract)))
+        stored = {
+            "quote_code": contract.quote_code,
+            "quote_why": contract.quote_why,
+            "quote_facts": quote_stored(contract),
+        }
+        for name, value in rebuilt.items():
+            if value != stored[name]:
+                found.note(f"contract {contract.pk}: {name} is {stored[name]!r}, not {value!r}")
 
 
 def _clearings(found: Replayed) -> None:

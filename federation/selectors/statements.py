@@ -14,12 +14,24 @@ from zoneinfo import ZoneInfo
 from django.db.models import Q, QuerySet, Sum
 
 from federation.errors import BadInput, FieldProblem
-from federation.models import Account, Entry, Member, Venue
+from federation.models import Account, Entry, EntryGroup, Member, Venue
 from federation.money import as_text
 from federation.selectors.rules import rules_newest
 
 MONTH = re.compile(r"((?:19[7-9]|[2-8][0-9]{2})[0-9])-(0[1-9]|1[0-2])\Z")  #: from 1970 on
-COLUMNS = ("at", "position", "kind", "key", "purse", "what", "amount", "balance", "currency")
+COLUMNS = (
+    *("at", "position", "kind", "key", "purse", "what", "amount", "balance", "currency"),
+    *("quote", "quote_code", "quote_why"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteLine:
+    """How a settlement stood to the quote that its job cites; all empty where none is cited."""
+
+    id: str = ""
+    code: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,7 @@ class PeriodLine:
     what: str
     amount_micro: int  #: + received, - paid
     balance_micro: int  #: of the purse, after it
+    quote: QuoteLine = QuoteLine()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +160,13 @@ def _lines(
             what=_what(entry),
             amount_micro=entry.amount_micro,
             balance_micro=balances[entry.account_id],
+            quote=_quote(entry.group),
         )
+
+
+def _quote(group: EntryGroup) -> QuoteLine:
+    said = group.facts.get("quote") if group.kind == EntryGroup.Kind.SETTLE else None
+    return QuoteLine(said["id"], said["code"], said["why"]) if said else QuoteLine()
 
 
 def _what(entry: Entry) -> str:
@@ -172,6 +191,7 @@ def statement_csv(statement: PeriodStatement) -> Iterator[str]:
                 *(line.at.isoformat(), line.position, line.kind, line.key, line.purse),
                 *(unlike_a_formula(line.what), as_text(line.amount_micro)),
                 *(as_text(line.balance_micro), statement.currency),
+                *(line.quote.id, line.quote.code, line.quote.why),
             )
         )
     for purse in statement.purses:
@@ -179,7 +199,8 @@ def statement_csv(statement: PeriodStatement) -> Iterator[str]:
 
 
 def _edge(at: str, kind: str, purse: str, balance_micro: int, currency: str) -> str:
-    return row_text((at, "", kind, "", purse, "", "", as_text(balance_micro), currency))
+    row = (at, "", kind, "", purse, "", "", as_text(balance_micro), currency)
+    return row_text((*row, "", "", ""))
 
 
 def statement_document(statement: PeriodStatement) -> dict[str, Any]:
@@ -212,10 +233,15 @@ def statement_document(statement: PeriodStatement) -> dict[str, Any]:
                 "what": line.what,
                 "amount_micro": line.amount_micro,
                 "balance_micro": line.balance_micro,
+                **_quote_document(line.quote),
             }
             for line in statement.lines
         ],
     }
+
+
+def _quote_document(quote: QuoteLine) -> dict[str, Any]:
+    return {"quote": quote.id or None, "quote_code": quote.code, "quote_why": quote.why}
 
 
 def row_text(values: tuple[object, ...]) -> str:

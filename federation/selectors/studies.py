@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
 
-from federation.models import Job, Round, Study, Tenant
+from federation.errors import Refused
+from federation.models import Job, OfferPool, Round, Study, Tenant
 from federation.money import as_text
+from federation.selectors.plans_award import plan_at
 from federation.snapshot import unpack
 
 NOTE = (
@@ -39,9 +42,33 @@ def quote_shown(study: Study) -> dict[str, Any]:
         "job_class": bid["class"],
         "gpus": bid["gang"] if isinstance(bid["gang"], list) else [bid["gang"]],
         "value": credits_text(bid["value"]),
+        "expires_at": expiry_of(study),
+        "offers": study.parameters.get("offers", []),
+        "plans": study.parameters.get("plans"),
         "failed": {"code": study.code, "message": study.why} if study.code else None,
         "answer": None if study.result is None else _answer(study, unpack(study.result)),
     }
+
+
+def expiry_of(study: Study) -> datetime | None:
+    """Until when a quote may be cited; None for one that was asked before quotes could be."""
+    moment = study.parameters.get("expires_at")
+    return None if moment is None else datetime.fromisoformat(moment)
+
+
+def _plan(study: Study, placed: dict[str, Any], gpus: int) -> dict[str, Any] | None:
+    """How a described model is split over the GPUs where it was placed, by the pinned offer; None
+    without a model, and where it cannot be said any more."""
+    model = study.parameters.get("job", {}).get("model")
+    if model is None:
+        return None
+    pins = [pin["offer"] for pin in study.parameters["offers"]]
+    lines = OfferPool.objects.filter(offer__in=pins).select_related("pool__site")
+    line = next((line for line in lines if str(line.pool) == placed["pool"]), None)
+    try:
+        return plan_at(model=model, pool=line, gpus=gpus, samples_per_s=placed.get("samples_per_s"))
+    except Refused:  # the model no longer fits: the award would go without a plan too
+        return None
 
 
 def _answer(study: Study, told: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +78,7 @@ def _answer(study: Study, told: dict[str, Any]) -> dict[str, Any]:
     at = told["would_run_at"]
     return {
         "runs": bool(told["placed"]),
-        "placed": [_placed(row, told["round_hours"]) for row in told["placed"]],
+        "placed": [_placed(study, row, told["round_hours"]) for row in told["placed"]],
         "reason": {"code": told["reason"], "message": told["why"]} if told["reason"] else None,
         "would_run_at": None
         if at is None
@@ -61,14 +88,20 @@ def _answer(study: Study, told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _placed(row: dict[str, Any], hours: float) -> dict[str, Any]:
+def _placed(study: Study, row: dict[str, Any], hours: float) -> dict[str, Any]:
+    gpus = round(row["gpu_hours"] / hours)
     return {
         "pool": row["pool"],
-        "gpus": round(row["gpu_hours"] / hours),
+        "gpus": gpus,
         "samples": round(row["msamples"] * 1e6),
+        "samples_per_s": row.get("samples_per_s"),
         "price": credits_text(row["price"]),
         "price_before": credits_text(row["price_before"]),
         "payment": as_text(row["payment_micro"]),
+        "price_per_million": credits_text(row["payment_micro"] / 1e6 / row["msamples"])
+        if row["msamples"]
+        else None,
+        "plan": _plan(study, row, gpus),
     }
 
 

@@ -7,24 +7,25 @@ from datetime import datetime
 from django.db.models import F
 
 from federation.affinity.believed import geometric_mean
-from federation.models import Lease, MeasuredAffinity
-from federation.services.fits import model_forget, models_refit
+from federation.models import JobClass, Lease, MeasuredAffinity, Pool
+from federation.services.fits import model_forget
+from federation.services.forgetting import drift_forget
 from federation.services.guard import MIN_LINES, claims_confirm, measured_leases, measured_since
 
 WINDOW = 20  #: newest leases behind a cell's mean
+LOOKED_AT = 40  #: newest leases that are asked whether their speed has shifted
 
 
 def affinity_refit(*, now: datetime, limit: int = 1000) -> list[tuple[str, str, float]]:
     """Refit every cell that has new reports. Returns (pool, class, samples/s) of each.
 
     Claims that were reached are confirmed first; leases and measured steps from before such a claim
-    count no more.
-    Throughput models read the steps that jobs measured since.
+    count no more, nor do those from before a lasting shift of the speed, or before other hardware.
+    Throughput models are refitted apart, see `fits.models_due`.
     """
     for alarm in claims_confirm(now=now):
         if alarm.pool_id is not None and alarm.job_class_id is not None:
             model_forget(pool=alarm.pool_id, job_class=alarm.job_class_id, before=alarm.created_at)
-    models_refit(now=now)
     fresh = Lease.objects.filter(
         measured_samples_per_s__gt=0,
         progress_lines__gte=MIN_LINES,
@@ -34,30 +35,36 @@ def affinity_refit(*, now: datetime, limit: int = 1000) -> list[tuple[str, str, 
     cells = {(x.pool, x.job.job_class, x.gpus) for x in leases}
     fits = []
     for pool, job_class, gpus in sorted(cells, key=lambda c: (str(c[0]), c[1].name, c[2])):
-        cell = (pool.pk, job_class.pk, gpus)
-        rows, since = measured_leases(cell), measured_since(cell)
-        if since is not None:
-            rows = rows.filter(created_at__gte=since)
-        speeds = list(
-            rows.order_by("-created_at").values_list("measured_samples_per_s", flat=True)[:WINDOW]
-        )
-        if not speeds:
-            continue  # it belongs to a lease from before a claim that was confirmed
-        mean, log_sd = geometric_mean([s for s in speeds if s is not None])
-        MeasuredAffinity.objects.update_or_create(
-            pool=pool,
-            job_class=job_class,
-            gpus=gpus,
-            defaults={
-                "samples_per_s": mean,
-                "log_sd": log_sd,
-                "leases": len(speeds),
-                "updated_at": now,
-            },
-        )
-        fits.append((str(pool), job_class.name, mean))
+        mean = _refit(pool, job_class, gpus, now)
+        if mean is not None:
+            fits.append((str(pool), job_class.name, mean))
     for lease in leases:
         Lease.objects.filter(pk=lease.pk, fitted_lines__lt=lease.progress_lines).update(
             fitted_lines=lease.progress_lines
         )
     return fits
+
+
+def _refit(pool: Pool, job_class: JobClass, gpus: int, now: datetime) -> float | None:
+    """The new mean of a cell in samples/s; None when no lease counts that was measured."""
+    cell = (pool.pk, job_class.pk, gpus)
+    rows, since = measured_leases(cell), measured_since(cell)
+    if since is not None:
+        rows = rows.filter(created_at__gte=since)
+    known = list(rows.order_by("-created_at", "-pk")[:LOOKED_AT])[::-1]
+    if not known:
+        return None  # what is new belongs to a lease from before
+    kept = drift_forget(pool=pool, job_class=job_class, leases=known, now=now)[-WINDOW:]
+    mean, log_sd = geometric_mean([x.measured_samples_per_s or 0.0 for x in kept])
+    MeasuredAffinity.objects.update_or_create(
+        pool=pool,
+        job_class=job_class,
+        gpus=gpus,
+        defaults={
+            "samples_per_s": mean,
+            "log_sd": log_sd,
+            "leases": len(kept),
+            "updated_at": now,
+        },
+    )
+    return mean

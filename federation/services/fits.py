@@ -7,25 +7,36 @@ since: the cost grows with those, not with all that was ever stored.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
+from numpy.typing import NDArray
 
 from federation.affinity import tally
 from federation.affinity.models_file import model_document, read_model
 from federation.affinity.samples import BadSamples, Configuration
-from federation.affinity.throughput import Forecast, ThroughputModel, fit_tally, refit_tally
+from federation.affinity.throughput import (
+    Forecast,
+    ThroughputModel,
+    fit_tally,
+    priced,
+    refit_tally,
+)
 from federation.bulk import rows_insert
+from federation.errors import FederationError
 from federation.models import ForecastAffinity, StoredModel
 from federation.selectors.samples import NewSamples, samples_since, samples_split
 
-MODELS_AT_ONCE = 50  #: models in one run of the task
+log = logging.getLogger(__name__)
+MODELS_AT_ONCE = 200  #: models that are handed out at once
+AGAIN = timedelta(seconds=60)  #: a message that nobody answered is taken for lost
 SAMPLES_AT_ONCE = 100_000  #: of one model; the rest waits for the next run
 SMALL = range(1, 17)  #: gang sizes that are forecast one by one
 LARGE = (*range(24, 65, 8), *(2**power for power in range(7, 21)))
@@ -48,17 +59,48 @@ class Fit:
     why: str  #: why there is no model; empty when there is one
 
 
+def models_due(*, now: datetime, limit: int = MODELS_AT_ONCE) -> list[int]:
+    """Models that samples wait for, the longest known first: each for one worker, which calls
+    `waiting_refit`. One whose worker was lost is among them again after AGAIN."""
+    behind = StoredModel.objects.filter(waiting__gt=0)
+    free = behind.filter(Q(due_at__isnull=True) | Q(due_at__lte=now)).order_by("id")
+    return [
+        pk
+        for pk, due_at in free.values_list("pk", "due_at")[:limit]
+        if StoredModel.objects.filter(pk=pk, due_at=due_at).update(due_at=now + AGAIN)
+    ]
+
+
 def models_refit(*, now: datetime, limit: int = MODELS_AT_ONCE) -> list[Fit]:
-    """Refit every model that samples wait for, the longest known first."""
-    behind = StoredModel.objects.filter(waiting__gt=0).select_related("pool__site", "job_class")
-    fits = (model_refit(stored=stored, now=now) for stored in behind.order_by("id")[:limit])
+    """Refit every model that samples wait for, one after the other."""
+    behind = StoredModel.objects.filter(waiting__gt=0).order_by("id")
+    fits = (waiting_refit(model=pk, now=now) for pk in behind.values_list("pk", flat=True)[:limit])
     return [fit for fit in fits if fit is not None]
+
+
+def waiting_refit(*, model: int, now: datetime) -> Fit | None:
+    """Refit one model; None when nothing waits, or it could not be: then why stands with it.
+
+    What could not be is tried again once it is due.
+    """
+    rows = StoredModel.objects.select_related("pool__site", "job_class")
+    stored = rows.filter(pk=model, waiting__gt=0).first()
+    if stored is None:
+        return None
+    try:
+        return model_refit(stored=stored, now=now)
+    except (FederationError, ValueError, ArithmeticError) as error:
+        log.warning("model of %s: cannot refit: %s", stored, error)
+        why = f"Its new samples could not be read: {error}"[:MOST_WHY]
+        StoredModel.objects.filter(pk=stored.pk, version=stored.version).update(why=why)
+        return None
 
 
 def model_refit(*, stored: StoredModel, now: datetime) -> Fit | None:
     """Read the samples that wait for one model; None when another worker was first.
 
-    A body that this version cannot read is forgotten: all samples are read again.
+    A body that this version cannot read is forgotten: all samples are read again. Raises
+    BadSamples, with nothing written, when one of the samples makes no sense.
     """
     new = samples_since(stored, limit=SAMPLES_AT_ONCE)
     if new is None:
@@ -68,6 +110,7 @@ def model_refit(*, stored: StoredModel, now: datetime) -> Fit | None:
     except (KeyError, TypeError, ValueError):
         _start_again(stored)
         return None
+    _sensible(new.columns)
     body, model, why = _learned(before, tally.gather_columns(new.columns))
     with transaction.atomic():
         if not _keep(stored, new, body, why, now):
@@ -97,6 +140,15 @@ def model_forget(*, pool: UUID, job_class: UUID, before: datetime) -> None:
         ForecastAffinity.objects.filter(pool=pool, job_class=job_class).delete()
 
 
+def _sensible(columns: NDArray[np.float64]) -> None:
+    """Raises BadSamples for rows that no check let in: whatever is learned of them is made up."""
+    told = columns.copy()
+    told[np.isnan(told[:, 5]), 5] = 0.0
+    bad = int(np.count_nonzero(~tally.sound(told)))
+    if bad:
+        raise BadSamples((f"{bad} of {len(told)} stored samples make no sense",))
+
+
 def _read(body: dict[str, Any]) -> ThroughputModel | tally.Tally | None:
     if "model" in body:
         return read_model(body["model"])
@@ -110,6 +162,7 @@ def _start_again(stored: StoredModel) -> None:
         waiting=F("waiting") + F("samples"),
         samples=0,
         last_sample=0,
+        due_at=None,
     )
 
 
@@ -140,6 +193,7 @@ def _keep(
             samples=F("samples") + new.count,
             last_sample=new.last,
             fitted_at=now,
+            due_at=None,
         )
     )
 
@@ -154,7 +208,7 @@ def _rows(stored: StoredModel, model: ThroughputModel, now: datetime) -> Iterabl
         low, high = _speeds(one, said)
         yield (
             *(stored.pool_id, stored.job_class_id, size, said.samples_per_s, low, high),
-            *(said.extrapolated, samples, now),
+            *(not priced(said), samples, now),
         )
 
 

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
+
 from federation.affinity.belief import Belief, with_claim
 from federation.errors import NotFound
-from federation.models import Alarm, JobClass, Lease, Offer, OfferAffinity, Pool, Venue
+from federation.models import Alarm, Forgotten, JobClass, Lease, Offer, OfferAffinity, Pool, Venue
 from federation.selectors.affinity import Cell, Claim, Matrix, claims, current_offers
 from federation.services.alarms import Concern, alarm_close, alarm_raise
 from federation.services.story import tell
@@ -27,8 +29,9 @@ def claims_review(*, venue: Venue, now: datetime, cells: Matrix | None = None) -
     """Hold every claim on offer against what was measured; returns the alarms that are new.
 
     Runs at each gate, before the book is frozen, so that no book ever holds such a claim. A claim
-    is left aside when it lies above its posterior, or when it was raised after the measurement
-    above what the leases alone allow. It is heard again once it is confirmed or lowered. `cells`:
+    is left aside when it lies above its posterior, or above what the leases alone allow where it
+    was raised after them or the cell has lastingly shifted since it was made. It is heard again
+    once it is confirmed or lowered. `cells`:
     the matrix of the venue's offers, where it was read already.
     """
     offers = list(current_offers(venue, now))
@@ -50,7 +53,15 @@ def claims_review(*, venue: Venue, now: datetime, cells: Matrix | None = None) -
 
 def _doubtful(claim: Claim) -> bool:
     joint = with_claim(claim.belief, claim.declared)
-    return joint.exceeded_by(claim.declared) or _was_raised(claim)
+    return joint.exceeded_by(claim.declared) or _was_raised(claim) or _was_outlived(claim)
+
+
+def _was_outlived(claim: Claim) -> bool:
+    """True when the cell was found at another speed since the claim was made."""
+    since = _another_since(claim.cell)
+    return (
+        since is not None and Offer.objects.filter(pk=claim.offer_id, created_at__lt=since).exists()
+    )
 
 
 def _was_raised(claim: Claim) -> bool:
@@ -156,7 +167,24 @@ def claims_confirm(*, now: datetime) -> list[Alarm]:
 
 
 def measured_since(cell: Cell) -> datetime | None:
-    """From when on a cell's leases count: since its newest confirmed claim was made; None = all."""
+    """From when on a cell's leases count; None = all.
+
+    Since its newest confirmed claim was made, or since the pool was found to be another.
+    """
+    moments = [_confirmed_since(cell), _another_since(cell)]
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _another_since(cell: Cell) -> datetime | None:
+    """Since when the pool has its hardware, or the cell its speed of today."""
+    pool, job_class, gpus = cell
+    rows = Forgotten.objects.filter(
+        Q(job_class=job_class) | Q(job_class=None), Q(gpus=gpus) | Q(gpus=None), pool=pool
+    )
+    return rows.order_by("-since").values_list("since", flat=True).first()
+
+
+def _confirmed_since(cell: Cell) -> datetime | None:
     pool, job_class, gpus = cell
     rows = Alarm.objects.filter(
         kind=Alarm.Kind.CLAIM, pool=pool, job_class=job_class, closed_by=CONFIRMED

@@ -21,7 +21,6 @@ from django.db import IntegrityError, transaction
 
 from economics.settlement import PPM
 from federation.errors import BadInput, FieldProblem, Refused
-from federation.grouping import Traits, group_of
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
@@ -40,8 +39,10 @@ from federation.models.base import name_validator
 from federation.money import MAX_MICRO, as_text, to_micro
 from federation.selectors.accounts import funds_micro
 from federation.selectors.rules import rules_newest
+from federation.services.citing import plan_cited, quote_cited
 from federation.services.leases import job_close, revoke_ask
 from federation.services.ledger import earnest_hold, earnest_release
+from federation.services.planning import Fitted, draft_fitted
 from federation.services.story import BROKER, move, tell
 from federation.snapshot import holds_job
 
@@ -99,7 +100,8 @@ def job_submit(
     Raises BadInput (nothing stored), Refused("idempotency_conflict") when the key was used with
     another body, Refused("no_funds") when the tenant has no funds at all, and
     Refused("insufficient_funds") when they do not cover the earnest money that the venue's rules
-    ask for, a share of `max_cost` in escrow until the first contract.
+    ask for, a share of `max_cost` in escrow until the first contract. A draft that cites a quote is
+    refused as `quote_cited` says, one with a model as `draft_fitted` says.
     """
     if key is not None and (earlier := _earlier(tenant, key, draft)):
         return Submitted(earlier, created=False)
@@ -113,9 +115,11 @@ def job_submit(
             "deposit.",
             code="no_funds",
         )
+    chosen = plan_cited(tenant=tenant, draft=draft)
+    fitted = draft_fitted(draft=draft, job_class=job_class, venue=venue, now=now, chosen=chosen)
     try:
         with transaction.atomic():
-            job = _create(tenant, venue, job_class, draft, actor, now)
+            job = _create(tenant, venue, job_class, draft, fitted, actor, now)
             _earnest(job, now)
             if key is not None:
                 IdempotencyKey.objects.create(
@@ -145,7 +149,13 @@ def _earlier(tenant: Tenant, key: str, draft: JobDraft) -> Job | None:
 
 
 def _create(
-    tenant: Tenant, venue: Venue, job_class: JobClass, draft: JobDraft, actor: str, now: datetime
+    tenant: Tenant,
+    venue: Venue,
+    job_class: JobClass,
+    draft: JobDraft,
+    fitted: Fitted,
+    actor: str,
+    now: datetime,
 ) -> Job:
     job = Job.objects.create(
         tenant=tenant,
@@ -155,13 +165,14 @@ def _create(
         command=draft.command,
         setup=draft.setup,
         env=dict(draft.env or {}),
-        gpus=sorted(set(draft.gpus)),
+        gpus=sorted(set(fitted.draft.gpus)),
         gpu_kinds=list(draft.gpu_kinds),
         sites_allow=list(draft.sites_allow),
         sites_deny=list(draft.sites_deny),
-        pools=list(draft.pools),
+        pools=list(fitted.draft.pools),
         model=None if draft.model is None else dict(draft.model),
         quote=draft.quote,
+        quoted=quote_cited(tenant=tenant, draft=draft, now=now),
         samples=draft.samples,
         value_micro=to_micro(draft.value),
         max_cost_micro=to_micro(draft.max_cost),
@@ -169,13 +180,13 @@ def _create(
         preemptible=draft.preemptible,
         max_runtime_s=draft.max_runtime_s or DEFAULT_RUNTIME_S,
         grace_s=DEFAULT_GRACE_S if draft.grace_s is None else draft.grace_s,
-        group=_group(tenant, job_class, draft),
+        group=fitted.group(tenant, job_class),
         reason_code="queued",
         reason="Waits for the next round.",
         created_at=now,
         updated_at=now,
     )
-    tell("job", job.pk, "submit", now=now, actor=actor, to_state=job.state)
+    tell("job", job.pk, "submit", now=now, actor=actor, to_state=job.state, why=fitted.said)
     return job
 
 
@@ -195,25 +206,12 @@ def earnests_release(*, now: datetime, limit: int = 500) -> list[UUID]:
     return [job.pk for job in rows if earnest_release(job=job, now=now)]
 
 
-def _group(tenant: Tenant, job_class: JobClass, draft: JobDraft) -> str:
-    traits = Traits(
-        home=tenant.member_id,
-        job_class=job_class.pk,
-        kind=Job.Kind.TRAINING,
-        gpus=draft.gpus,
-        gpu_kinds=draft.gpu_kinds,
-        sites_allow=draft.sites_allow,
-        sites_deny=draft.sites_deny,
-        pools=draft.pools,
-    )
-    return group_of(traits)
-
-
 def _problems(draft: JobDraft, job_class: JobClass | None, now: datetime) -> list[FieldProblem]:
     problems = _name_problems(draft, job_class)
     if not draft.command.strip():
         problems.append(FieldProblem("command", "says what to run; it is empty"))
-    if not draft.gpus or not all(1 <= size <= MAX_GANG for size in draft.gpus):
+    sized = draft.gpus or draft.model is not None
+    if not sized or not all(1 <= size <= MAX_GANG for size in draft.gpus):
         problems.append(FieldProblem("gpus", f"one or more sizes from 1 to {MAX_GANG}"))
     if not 1 <= draft.samples <= MAX_SAMPLES:
         problems.append(FieldProblem("samples", f"1 to {MAX_SAMPLES}"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Sum
+from django.db.models import F
 
-from federation.errors import InvalidTransition
+from federation.errors import InvalidTransition, Refused
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.models import Job, Lease, Pool, Round, Site
+from federation.selectors.plans_award import plan_of
 from federation.services.story import allows, move, tell
 
 LEAST_LOG_BYTES = 64 * 1024
@@ -67,7 +71,11 @@ def lease_offer(
     predicted_samples_per_s: float | None,
     now: datetime,
 ) -> Lease | None:
-    """Offer a lease on a pool to a pending job; None when the job is no longer pending."""
+    """Offer a lease on a pool to a pending job; None when the job is no longer pending.
+
+    A job with a model gets its plan for these GPUs. Raises Refused("no_plan") when none fits.
+    """
+    plan = _plan(job, pool, gpus, predicted_samples_per_s)
     if job.state != JobState.PENDING or not move(
         job,
         "award",
@@ -87,12 +95,23 @@ def lease_offer(
         gpus=gpus,
         fence_s=fence_s,
         predicted_samples_per_s=predicted_samples_per_s,
+        plan=plan,
         renewed_at=now,
         created_at=now,
     )
     tell("lease", lease.pk, "offer", now=now, to_state=lease.state, why=str(pool))
     orders_changed(pool.site_id)
     return lease
+
+
+def _plan(job: Job, pool: Pool, gpus: int, samples_per_s: float | None) -> dict[str, Any] | None:
+    """A probe measures on the size it is given, plan or none."""
+    try:
+        return plan_of(job=job, pool=pool.pk, gpus=gpus, samples_per_s=samples_per_s)
+    except Refused:
+        if job.kind == Job.Kind.PROBE:
+            return None
+        raise
 
 
 def revoke_ask(*, lease: Lease, code: str, why: str, now: datetime) -> None:
@@ -231,7 +250,18 @@ def _requeue(job: Job, lease: Lease, ending: Ending, cause: str, now: datetime) 
 
 def log_cap_bytes(lease: Lease) -> int:
     """What is left of the job's log cap for this attempt; a little always, for its last words."""
-    others = Lease.objects.filter(job=lease.job_id).exclude(pk=lease.pk)
-    used = others.aggregate(total=Sum("log_bytes"))["total"] or 0
+    return log_caps_bytes([lease])[lease.pk]
+
+
+def log_caps_bytes(leases: Sequence[Lease]) -> dict[UUID, int]:
+    """`log_cap_bytes` of each of some attempts, by its id."""
+    rows = Lease.objects.filter(job__in={lease.job_id for lease in leases}).order_by()
+    used: dict[UUID, dict[UUID, int]] = defaultdict(dict)
+    for job_id, pk, size in rows.values_list("job_id", "pk", "log_bytes"):
+        used[job_id][pk] = size
     cap = int(settings.LOG_CAP_BYTES)
-    return max(min(LEAST_LOG_BYTES, cap), cap - used)
+    left = {
+        lease.pk: cap - sum(size for pk, size in used[lease.job_id].items() if pk != lease.pk)
+        for lease in leases
+    }
+    return {pk: max(min(LEAST_LOG_BYTES, cap), room) for pk, room in left.items()}

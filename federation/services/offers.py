@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from uuid import UUID
@@ -12,11 +12,13 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
 
+from federation.affinity.planner.sheets import SAID_RULES
 from federation.errors import BadInput, FieldProblem
 from federation.machines.offer import OfferState
 from federation.models import JobClass, Offer, OfferAffinity, OfferPool, Pool, Site
 from federation.models.base import name_validator
 from federation.money import MAX_MICRO, to_micro
+from federation.services.forgetting import hardware_forget
 from federation.services.story import move, tell
 
 MAX_POOLS = 200
@@ -31,6 +33,7 @@ class PoolLine:
     gpu: str
     gpus: int
     reserve: str  #: credits per GPU-hour, decimal text
+    device: Mapping[str, float] = field(default_factory=dict)  #: what the site says of a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +113,18 @@ def _write_lines(offer: Offer, draft: OfferDraft, now: datetime) -> None:
         for line in draft.pools
     }
     for line in draft.pools:
-        if pools[line.name].gpu != line.gpu:
-            Pool.objects.filter(pk=pools[line.name].pk).update(gpu=line.gpu)
+        pool = pools[line.name]
+        if pool.gpu != line.gpu:
+            was, pool.gpu = pool.gpu, line.gpu
+            pool.save(update_fields=["gpu"])
+            hardware_forget(pool=pool, was=was, actor=f"agent:{offer.site.name}", now=now)
     OfferPool.objects.bulk_create(
         OfferPool(
             offer=offer,
             pool=pools[line.name],
             gpus=line.gpus,
             reserve_micro=to_micro(Decimal(line.reserve)),
+            device=dict(line.device),
         )
         for line in draft.pools
     )
@@ -153,6 +160,7 @@ def _pool_problems(draft: OfferDraft) -> list[FieldProblem]:
         if not 0 <= line.gpus <= MAX_GPUS:
             problems.append(FieldProblem(f"{at}.gpus", f"0 to {MAX_GPUS} GPUs"))
         problems += _reserve_problems(f"{at}.reserve", line.reserve)
+        problems += _device_problems(at, line.device)
     return problems
 
 
@@ -173,6 +181,21 @@ def _reserve_problems(path: str, text: str) -> list[FieldProblem]:
     if fits:
         return []
     return [FieldProblem(path, "credits per GPU-hour as decimal text, not negative")]
+
+
+def _device_problems(path: str, device: Mapping[str, float]) -> list[FieldProblem]:
+    """Figures that no GPU has; a whole number of GPUs in a node."""
+    unknown = [
+        FieldProblem(f"{path}.{name}", f"unknown; known are {', '.join(SAID_RULES)}")
+        for name in device
+        if name not in SAID_RULES
+    ]
+    found = (
+        rule.problem(f"{path}.{name}", device[name])
+        for name, rule in SAID_RULES.items()
+        if name in device
+    )
+    return [*unknown, *(FieldProblem(one.path, one.why) for one in found if one is not None)]
 
 
 def _affinity_problems(draft: OfferDraft) -> list[FieldProblem]:

@@ -11,6 +11,7 @@ from django.db.models import F
 from federation.machines.contract import ContractState
 from federation.models import Contract, Job
 from federation.selectors.figures import Figures
+from federation.selectors.quoted import compared_of, quote_facts
 from federation.services import ledger
 from federation.services.rules import rules_of
 from federation.services.story import BROKER, move, tell
@@ -52,11 +53,12 @@ def settlement_post(
 
     The event "correct" keeps the state. False when the state was another by then. Figures that
     are those of the earlier posting move no money. Raises Refused when a purse does not hold what
-    is taken back; the caller's transaction must not go on then.
+    is taken back; the caller's transaction must not go on then. Where the job cites a quote, every
+    posting holds the line against it anew.
     """
     jobs_lock(contract.lease.job)
     posted, paid = contract.postings, contract.paid_micro or 0
-    outcome = figures.outcome
+    outcome, beside = figures.outcome, compared_of(contract, figures)
     same = bool(posted) and (paid, contract.penalty_micro) == (
         outcome.pay_micro,
         outcome.penalty_micro,
@@ -69,6 +71,8 @@ def settlement_post(
         "refunded_micro": outcome.refund_micro,
         "penalty_micro": outcome.penalty_micro,
         "postings": posted if same else posted + 1,
+        "quote_code": beside.code if beside else "",
+        "quote_why": beside.why if beside else "",
         "settled_at": contract.settled_at or now,
         "final_at": contract.final_at or (now if event == "void" else now + _window(contract, now)),
     }
@@ -83,7 +87,7 @@ def settlement_post(
         penalty_micro=outcome.penalty_micro,
         bond_back_micro=outcome.bond_back_micro,
         posting=posted + 1,
-        facts=facts_of(contract, figures),
+        facts=facts_of(contract, figures) | quote_facts(contract.lease.job, beside),
         now=now,
     )
     freed = 0 if posted else contract.payment_micro

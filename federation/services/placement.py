@@ -9,13 +9,16 @@ from uuid import UUID
 from django.db import transaction
 
 from federation.errors import Refused
+from federation.grouping import Traits, group_of
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.machines.site import SiteState
-from federation.models import Assignment, Job, Lease, Round, Venue
+from federation.models import Assignment, Job, Lease, Pool, Round, Venue
+from federation.selectors.plans import NO_PLAN
 from federation.services.contracts import contract_open, end_expected, reserves_of
-from federation.services.leases import lease_offer, orders_changed, revoke_ask
+from federation.services.leases import job_close, lease_offer, orders_changed, revoke_ask
+from federation.services.story import tell
 
 Status = Assignment.Status
 
@@ -98,9 +101,37 @@ def _place(assignment: Assignment, job: Job, now: datetime) -> str:
                 return _drop(assignment, f"the job is {job.state}")
             _open(assignment, lease, job, now)
     except Refused as refusal:
-        Job.objects.filter(pk=job.pk).update(outcome_code=refusal.code, outcome_why=refusal.why)
-        return _drop(assignment, refusal.why)
+        why = refusal.why[:1000]
+        Job.objects.filter(pk=job.pk).update(outcome_code=refusal.code, outcome_why=why)
+        if refusal.code == NO_PLAN:
+            _without(job, pool, why, now)
+        return _drop(assignment, why)
     return _set(assignment, Status.PLACED, "")
+
+
+def _without(job: Job, pool: Pool, why: str, now: datetime) -> None:
+    """Its model fits this pool no more, which has changed since: it bids for the others it has.
+
+    Left in its list the pool would be awarded to it, in vain, round after round. Without any other
+    the job is rejected: it is submitted again when somebody can hold it.
+    """
+    others = [name for name in job.pools if name != str(pool)]
+    said = f"It does not fit {pool} any more: {why}"
+    if not others:
+        job_close(job, "reject", NO_PLAN, said, now)
+        return
+    traits = Traits(
+        home=job.tenant.member_id,
+        job_class=job.job_class_id,
+        kind=job.kind,
+        gpus=job.gpus,
+        gpu_kinds=job.gpu_kinds,
+        sites_allow=job.sites_allow,
+        sites_deny=job.sites_deny,
+        pools=others,
+    )
+    Job.objects.filter(pk=job.pk).update(pools=others, group=group_of(traits), updated_at=now)
+    tell("job", job.pk, "plan", now=now, code=NO_PLAN, why=said)
 
 
 def _prolong(assignment: Assignment, lease: Lease, now: datetime) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
@@ -45,10 +46,11 @@ def cells_at_gate(*, venue: Venue, now: datetime) -> Matrix:
 def probes_place(*, venue: Venue, now: datetime, cells: Matrix) -> dict[UUID, tuple[str, str]]:
     """Start probes for waiting jobs whose speed is known at no pool they may run on.
 
-    A probe is a job of its own (`kind` probe) on the cheapest pools with free GPUs, for `probe_s`
-    seconds at the site's reserve price, paid by GPU time, since no rate per sample is known yet.
-    One job speaks for its class and size. `cells` are those of the gate; claims in doubt are
-    probed last. Returns what each such job is to be told.
+    A probe is a job of its own (`kind` probe) for `probe_s` seconds at the site's reserve price,
+    paid by GPU time, since no rate per sample is known yet. Of the pools with free GPUs those come
+    first where the work is likely cheapest by the sample, as priors say. One job speaks for its
+    class and size. `cells` are those of the gate; claims in doubt are probed last. Returns what
+    each such job is to be told.
     """
     desk = _desk(venue, now, cells)
     _lock(venue, desk)
@@ -60,6 +62,7 @@ def probes_place(*, venue: Venue, now: datetime, cells: Matrix) -> dict[UUID, tu
             told[job.pk] = ("probing", f"The speed of {job.job_class} is being measured.")
             continue
         free = [line for line in allowed if line.gpus - desk.held[line.pool_id] >= size]
+        free.sort(key=partial(_likely_price, job=job, size=size, cells=cells))
         answer = _speak(job, desk.probes[job.pk], free, now)
         if answer is not None:
             told[job.pk] = answer
@@ -207,6 +210,16 @@ def _under_way(job: Job, size: int, allowed: list[OfferPool]) -> bool:
     )
 
 
+def _likely_price(line: OfferPool, job: Job, size: int, cells: Matrix) -> tuple[bool, float, float]:
+    """Sorts pools by the reserve price of a sample, as far as a prior, or a model beyond its
+    samples, supposes a speed there; after them the others by the price of a GPU-hour."""
+    supposed = cells.supposed(line.pool_id, job.job_class_id, size)
+    if supposed is None:
+        return True, line.reserve_micro, 0.0
+    speed = supposed.samples_per_s
+    return False, line.reserve_micro * size / speed, -speed
+
+
 def _speak(
     job: Job, own: list[Job], free: list[OfferPool], now: datetime
 ) -> tuple[str, str] | None:
@@ -276,6 +289,7 @@ def _probe(
         setup=job.setup,
         env=job.env,
         gpus=[size],
+        model=job.model,
         samples=job.samples,  # its runtime limit ends it
         value_micro=job.value_micro,
         max_cost_micro=max(price, 1),

@@ -7,18 +7,23 @@ cover an award) goes through `assignment_carry_out` one by one, which knows all 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db.models import F
 
 from federation.bulk import rows_among, rows_insert, rows_update
+from federation.errors import Refused
 from federation.machines.job import MACHINE as JOB
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.machines.site import SiteState
-from federation.models import Assignment, Contract, Event, Job, Lease, Round, Rules, Site
+from federation.models import Assignment, Contract, Event, Job, Lease, OfferPool, Round, Rules, Site
+from federation.selectors.plans_award import plan_of
+from federation.selectors.plans_pools import lines_of
 from federation.services.contracts import reserves_of
 from federation.services.escrow import Hold, Purses
 from federation.services.placement import AwardTerms, assignment_carry_out, award_terms
@@ -36,6 +41,7 @@ class Deal:
     terms: AwardTerms
     bond_micro: int
     sequence: int
+    plan: dict[str, Any] | None = None
     contract_id: UUID = field(default_factory=uuid4)
 
 
@@ -54,6 +60,7 @@ class Desk:
     rules: Rules
     rates: dict[UUID, int]  #: site -> rate of its bonds, parts per million
     reserves: dict[UUID, int]  #: pool -> micro-credits per GPU-hour
+    lines: Mapping[UUID, OfferPool]  #: pool -> its line on offer, where a job has a model
 
 
 def awards_carry_out(*, round: Round, now: datetime) -> None:
@@ -98,6 +105,7 @@ def _desk(round: Round, now: datetime) -> Desk:
     bidders = Job.objects.select_for_update().defer("command", "setup", "env").order_by("pk")
     jobs = {job.pk: job for job in rows_among(bidders, "pk", wanted)}
     sellers = {a.pool.site.member_id for a in assignments}
+    planned = {a.pool_id for a in assignments if jobs[a.job_id].model is not None}
     purses = Purses({jobs[pk].tenant_id for pk in awarded}, round, sellers)
     return Desk(
         round=round,
@@ -111,6 +119,7 @@ def _desk(round: Round, now: datetime) -> Desk:
         rules=rules,
         rates=bond_rates(rules, places),
         reserves=reserves_of(round),
+        lines=lines_of(planned) if planned else {},
     )
 
 
@@ -118,6 +127,10 @@ def _deal(assignment: Assignment, desk: Desk) -> Deal | None:
     """The contract of a plain award that can be paid; None for any other."""
     job, lease = desk.jobs[assignment.job_id], desk.leases.get(assignment.job_id)
     if not (_stays(assignment, lease) if lease else _starts(assignment, job, desk)):
+        return None
+    try:
+        plan = None if lease else _plan(assignment, job, desk)
+    except Refused:  # it is told so where awards are carried out one by one
         return None
     terms = award_terms(assignment, job, desk.round.venue, desk.now)
     price = terms.payment_micro
@@ -134,6 +147,17 @@ def _deal(assignment: Assignment, desk: Desk) -> Deal | None:
         terms=terms,
         bond_micro=bond,
         sequence=last.sequence + 1 if last else 1,
+        plan=plan,
+    )
+
+
+def _plan(assignment: Assignment, job: Job, desk: Desk) -> dict[str, Any] | None:
+    return plan_of(
+        job=job,
+        pool=assignment.pool_id,
+        gpus=assignment.gpus,
+        samples_per_s=assignment.samples_per_s,
+        lines=desk.lines,
     )
 
 
@@ -185,13 +209,13 @@ def _place(deals: list[Deal], desk: Desk) -> None:
         Lease,
         (
             *("id", "job_id", "attempt", "round_id", "site_id", "pool_id", "gpus", "fence_s"),
-            *("predicted_samples_per_s", "renewed_at", "created_at"),
+            *("predicted_samples_per_s", "plan", "renewed_at", "created_at"),
         ),
         (
             (
                 *(d.lease_id, d.job.pk, d.job.attempts + 1, desk.round.pk),
                 *(d.assignment.pool.site_id, d.assignment.pool_id, d.assignment.gpus),
-                *(min(fence, d.job.max_runtime_s), d.assignment.samples_per_s, now, now),
+                *(min(fence, d.job.max_runtime_s), d.assignment.samples_per_s, d.plan, now, now),
             )
             for d in deals
         ),

@@ -1,17 +1,21 @@
 """What-if quotes: a job that is not submitted, against the last round's frozen book.
 
 The bid is made as a round would make it: its budget is what the round's work is worth at its bid,
-within its max_cost and its tenant's free funds.
+within its max_cost and its tenant's free funds. A quote pins the offer versions that it is based on
+and expires; `citing` checks both when a job cites it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+
+from economics.book import document_sha256
 from federation.errors import BadInput, FieldProblem, NotFound, Refused
 from federation.matching import permits
 from federation.models import Job, JobClass, Offer, OfferPool, Pool, Round, Study, Tenant, Venue
@@ -19,10 +23,13 @@ from federation.money import as_credits, to_micro
 from federation.selectors.accounts import funds_micro
 from federation.selectors.affinity import Matrix, believed_cells, book_rows
 from federation.selectors.frozen import studied
+from federation.services.citing import asked_of
 from federation.services.jobs import JobDraft
+from federation.services.planning import Fitted, draft_fitted
 from federation.services.studies import Question, studies_request
 
 MAX_WAITING = 200  #: unanswered quotes of one tenant
+EXPIRES_ROUNDS = 2  #: a quote may be cited for so many rounds from when it was asked for
 BID = "quote"  #: the job's id in the book; others are UUIDs
 
 
@@ -32,6 +39,7 @@ class _Market:
 
     round: Round
     pools: dict[UUID, Pool]
+    offers: dict[UUID, Offer]  #: pool -> the version that the round used
     cells: Matrix
     funds_micro: int
 
@@ -41,8 +49,10 @@ def quotes_request(
 ) -> list[Study]:
     """Ask what the last round would have said to these jobs; each is asked by itself.
 
-    Raises BadInput, NotFound before the first published round, Refused("no_funds") and
-    Refused("too_many_quotes"); then nothing is stored.
+    A question whose answer is still awaited is not asked twice. One that is answered gives a new
+    quote with a new expiry, and the answer is not computed twice. Raises BadInput, NotFound before
+    the first published round, Refused("no_funds") and Refused("too_many_quotes"); then nothing is
+    stored.
     """
     round = studied(venue)
     if round is None:
@@ -58,12 +68,60 @@ def quotes_request(
     classes = _classes(drafts, now)
     market = _market(round, tenant, venue)
     questions = [
-        Question(_question(draft, classes[draft.job_class], tenant, market), tenant=tenant)
-        for draft in drafts
+        _question(draft, fitted, classes[draft.job_class], tenant, market)
+        for draft, fitted in zip(drafts, _fitted(drafts, classes, venue, now), strict=True)
     ]
-    return studies_request(
-        round=round, kind=Study.Kind.QUOTE, questions=questions, actor=actor, now=now, again=True
+    with transaction.atomic():
+        return _asked(round, tenant, questions, actor, now)
+
+
+def _asked(
+    round: Round, tenant: Tenant, questions: Sequence[Mapping[str, Any]], actor: str, now: datetime
+) -> list[Study]:
+    """The quotes of these questions, in their order: awaited ones, and new ones for the others."""
+    expires = now + timedelta(seconds=EXPIRES_ROUNDS * round.venue.round_s)
+    moment = expires.astimezone(UTC).isoformat()
+    marks = [document_sha256(question) for question in questions]
+    known = _known(round, tenant, marks)
+    awaited = {mark: study for mark, study in known.items() if _awaited(study, now)}
+    new = {
+        mark: Question({**question, "asked": mark, "expires_at": moment}, tenant=tenant)
+        for mark, question in zip(marks, questions, strict=True)
+        if mark not in awaited
+    }
+    made = studies_request(
+        round=round,
+        kind=Study.Kind.QUOTE,
+        questions=list(new.values()),
+        actor=actor,
+        now=now,
     )
+    for mark, study in zip(new, made, strict=True):
+        awaited[mark] = _answered(study, known.get(mark), now)
+    return [awaited[mark] for mark in marks]
+
+
+def _awaited(study: Study, now: datetime) -> bool:
+    if study.state not in Study.OPEN:
+        return False
+    return datetime.fromisoformat(study.parameters["expires_at"]) > now
+
+
+def _known(round: Round, tenant: Tenant, marks: Sequence[str]) -> dict[str, Study]:
+    """The newest quote of each question, by its mark; those that failed are asked anew."""
+    rows = Study.objects.filter(
+        round=round, tenant=tenant, kind=Study.Kind.QUOTE, parameters__asked__in=marks
+    )
+    live = rows.exclude(state=Study.State.FAILED).order_by("created_at", "id")
+    return {study.parameters["asked"]: study for study in live}
+
+
+def _answered(study: Study, earlier: Study | None, now: datetime) -> Study:
+    """A new quote takes the answer of an earlier one to the very same question."""
+    if earlier is not None and earlier.result is not None and study.state == Study.State.PENDING:
+        study.state, study.result, study.finished_at = Study.State.DONE, earlier.result, now
+        study.save(update_fields=["state", "result", "finished_at"])
+    return study
 
 
 def _classes(drafts: Sequence[JobDraft], now: datetime) -> dict[str, JobClass]:
@@ -76,6 +134,12 @@ def _classes(drafts: Sequence[JobDraft], now: datetime) -> dict[str, JobClass]:
             problems.append(FieldProblem(f"{path}job_class", why, "unknown_class"))
         if draft.deadline is not None and draft.deadline <= now:
             problems.append(FieldProblem(f"{path}deadline", "lies in the past"))
+        if draft.quote is not None:
+            why = "a quote is asked for here: leave it out, and cite it when the job is submitted"
+            problems.append(FieldProblem(f"{path}quote", why))
+        if not draft.gpus and draft.model is None:
+            why = "name one or more sizes, or describe the model and they are chosen"
+            problems.append(FieldProblem(f"{path}gpus", why))
     if problems:
         raise BadInput(*problems)
     return found
@@ -83,35 +147,85 @@ def _classes(drafts: Sequence[JobDraft], now: datetime) -> dict[str, JobClass]:
 
 def _market(round: Round, tenant: Tenant, venue: Venue) -> _Market:
     offers = list(Offer.objects.filter(pk__in=round.offers_used.values("offer_id")))
-    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site")
+    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site", "offer")
     return _Market(
         round=round,
         pools={line.pool_id: line.pool for line in lines},
+        offers={line.pool_id: line.offer for line in lines},
         cells=believed_cells(offers),
         funds_micro=funds_micro(tenant, venue),
     )
 
 
+def _fitted(
+    drafts: Sequence[JobDraft], classes: Mapping[str, JobClass], venue: Venue, now: datetime
+) -> list[Fitted]:
+    """Sizes and pools of the jobs that describe their models, planned as at a submission."""
+    found = []
+    for at, draft in enumerate(drafts):
+        try:
+            job_class = classes[draft.job_class]
+            found.append(draft_fitted(draft=draft, job_class=job_class, venue=venue, now=now))
+        except BadInput as refused:
+            path = f"jobs[{at}]." if len(drafts) > 1 else ""
+            raise BadInput(
+                *(replace(p, path=f"{path}{p.path}") for p in refused.problems)
+            ) from None
+    return found
+
+
 def _question(
-    draft: JobDraft, job_class: JobClass, tenant: Tenant, market: _Market
+    asked: JobDraft, fitted: Fitted, job_class: JobClass, tenant: Tenant, market: _Market
 ) -> Mapping[str, Any]:
-    return {
-        "bid": _bid(draft, job_class, tenant, market),
+    """What a worker, and whoever cites the quote, must know."""
+    draft = fitted.draft
+    allowed = _allowed(draft, market)
+    question = {
+        "bid": _bid(draft, job_class, tenant, market, allowed),
         "speeds": _speeds(job_class, draft.gpus, market),
         "name": draft.name,
+        "job": asked_of(asked),
+        "offers": _pins(draft, job_class, market, allowed),
     }
+    return question | ({"plans": fitted.planned.document} if fitted.planned else {})
 
 
-def _bid(draft: JobDraft, job_class: JobClass, tenant: Tenant, market: _Market) -> dict[str, Any]:
-    """The job as a row of the book."""
-    sizes = sorted(set(draft.gpus))
+def _allowed(draft: JobDraft, market: _Market) -> list[Pool]:
+    """Pools of the round that the job's own limits leave."""
     limits = Job(
         gpu_kinds=list(draft.gpu_kinds),
         sites_allow=list(draft.sites_allow),
         sites_deny=list(draft.sites_deny),
         pools=list(draft.pools),
     )
-    allowed = [pool for pool in market.pools.values() if permits(limits, pool)]
+    return [pool for pool in market.pools.values() if permits(limits, pool)]
+
+
+def _pins(
+    draft: JobDraft, job_class: JobClass, market: _Market, allowed: Sequence[Pool]
+) -> list[dict[str, Any]]:
+    """The version of every offer that the job could use: a pool of it takes the job, at a speed
+    that is known."""
+    used = {
+        pool.site.name: market.offers[pool.pk]
+        for pool in allowed
+        if any(market.cells.speed(pool.pk, job_class.pk, size) is not None for size in draft.gpus)
+    }
+    return [
+        {"site": site, "version": offer.version, "offer": str(offer.pk)}
+        for site, offer in sorted(used.items())
+    ]
+
+
+def _bid(
+    draft: JobDraft,
+    job_class: JobClass,
+    tenant: Tenant,
+    market: _Market,
+    allowed: Sequence[Pool],
+) -> dict[str, Any]:
+    """The job as a row of the book."""
+    sizes = sorted(set(draft.gpus))
     speeds = [
         speed
         for pool in allowed

@@ -1,41 +1,57 @@
-"""Write side of agents' reports: stored once by number, applied in any order to the same end."""
+"""Write side of agents' reports: stored once by number, applied in any order to the same end.
+
+A batch of many leases is one transaction with few statements. Locked are leases, by id, then their
+jobs, by id; contracts are changed after both. A lease that ends has a transaction of its own, for
+its job may be placed anew, which moves money.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Sum
+from django.db.models import FloatField, Max, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 
-from federation.bulk import rows_insert
+from federation.bulk import pairs_stored, rows_among, rows_insert, rows_update
 from federation.machines.contract import ContractState
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.models import Contract, Job, Lease, LogChunk, Report, Site
-from federation.services.leases import Ending, LeaseEnded, lease_end, log_cap_bytes, orders_changed
+from federation.services.leases import (
+    Ending,
+    LeaseEnded,
+    lease_end,
+    log_caps_bytes,
+    orders_changed,
+)
 from federation.services.placement import waiting_place
 from federation.services.sample_checks import SampleIn
 from federation.services.samples import samples_accept
 from federation.services.story import allows, move
+from federation.services.totals import (
+    Booked,
+    Told,
+    contracts_raise,
+    lease_raise,
+    totals,
+)
+from federation.services.totals import (
+    Measured as Measured,
+)
 
 REPORT = ("lease_id", "seq", "kind", "body", "received_at", "applied")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Totals of one attempt so far; every number only ever grows."""
-
-    samples: int
-    contract_samples: int
-    gpu_seconds: float
-    samples_per_s: float | None
-    lines: int
-    loss: float | None
+RAISED = (
+    *("reports_stored", "reports_highest", "end_seq", "log_bytes", "log_truncated"),
+    *("samples", "gpu_seconds", "measured_samples_per_s", "progress_lines", "loss", "started_at"),
+)  #: fields of a lease that its reports raise
+DELIVERED = ("delivered", "gpu_seconds", "gpu_seconds_told")
+OPEN = (ContractState.HELD, ContractState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +89,55 @@ class Accepted:
     ended: tuple[LeaseEnded, ...]
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """A locked lease, what is new of it, and what that says of its totals."""
+
+    lease: Lease
+    fresh: list[ReportIn]  #: by number
+    told: list[Told] = field(default_factory=list)
+    gained: int = 0  #: samples
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What became of a batch."""
+
+    known: set[UUID] = field(default_factory=set)  #: leases of the site
+    fresh: list[ReportIn] = field(default_factory=list)  #: stored for the first time
+    ended: list[LeaseEnded] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    def add(self, other: _Kept) -> None:
+        self.known |= other.known
+        self.ended += other.ended
+
+
+Batches = Mapping[UUID, list[ReportIn]]  #: reports by their lease
+
+
 def reports_accept(*, site: Site, reports: Sequence[ReportIn], now: datetime) -> Accepted:
-    """Store and apply a batch. A report seen before is accepted again and changes nothing."""
-    by_lease: dict[UUID, list[ReportIn]] = defaultdict(list)
+    """Store and apply a batch. A report seen before is accepted again and changes nothing.
+
+    What cannot be stored is raised after all else is stored.
+    """
+    batches: dict[UUID, list[ReportIn]] = defaultdict(list)
     for report in reports:
-        by_lease[report.lease_id].append(report)
-    receipts: list[ReceiptOut] = []
-    ended: list[LeaseEnded] = []
-    for lease_id, batch in by_lease.items():
-        with transaction.atomic():
-            lease = (
-                Lease.objects.select_for_update(of=("self",))
-                .select_related("job", "site", "pool")
-                .filter(pk=lease_id, site=site)
-                .first()
-            )
-            if lease is None:
-                receipts += [_unknown(r) for r in batch]
-                continue
-            ended += _accept(lease, batch, now)
-            receipts += [ReceiptOut(r.lease_id, r.seq, accepted=True) for r in batch]
-    # after the reports: a batch that dies in between comes again, and is stored then
-    samples_accept(site=site, samples=[r.sample for r in reports if r.sample], now=now)
-    return Accepted(tuple(receipts), tuple(ended))
+        batches[report.lease_id].append(report)
+    kept = _Kept()
+    last = {pk for pk, batch in batches.items() if any(r.ending is not None for r in batch)}
+    _store(site, batches, [pk for pk in batches if pk not in last], now, kept)
+    for pk in last:
+        _store_alone(site, batches[pk], now, kept)
+    if kept.failures:
+        raise kept.failures[0]
+    receipts = (_receipt(r, kept) for batch in batches.values() for r in batch)
+    return Accepted(tuple(receipts), tuple(kept.ended))
 
 
-def _unknown(report: ReportIn) -> ReceiptOut:
+def _receipt(report: ReportIn, kept: _Kept) -> ReceiptOut:
+    if report.lease_id in kept.known:
+        return ReceiptOut(report.lease_id, report.seq, accepted=True)
     return ReceiptOut(
         report.lease_id,
         report.seq,
@@ -108,96 +147,145 @@ def _unknown(report: ReportIn) -> ReceiptOut:
     )
 
 
-def _accept(lease: Lease, batch: list[ReportIn], now: datetime) -> list[LeaseEnded]:
-    """Everything new in `batch`, in the order of its numbers, under the lease's lock."""
-    seen = set(
-        Report.objects.filter(lease=lease, seq__in=[r.seq for r in batch]).values_list(
-            "seq", flat=True
-        )
-    )
-    fresh = sorted({r.seq: r for r in batch if r.seq not in seen}.values(), key=lambda r: r.seq)
-    if not fresh:
-        return []
-    counts = lease.state != LeaseState.FENCED
-    rows_insert(Report, REPORT, ((lease.pk, r.seq, r.kind, r.body, now, counts) for r in fresh))
-    ends = [r for r in fresh if r.ending is not None]
-    Lease.objects.filter(pk=lease.pk).update(
-        reports_stored=F("reports_stored") + len(fresh),
-        reports_highest=max(lease.reports_highest, fresh[-1].seq),
-        **({"end_seq": ends[-1].seq} if ends else {}),
-    )
-    _store_logs(lease, fresh)
-    if counts:
-        for contract_id, measured in _totals(fresh):
-            _apply(lease, contract_id, measured, now)
-    if ends:
-        orders_changed(lease.site_id)  # so that the agent hears it may forget the attempt
-    facts = []
-    for report in ends:
-        fact = lease_end(
-            lease=lease,
-            ending=report.ending,  # type: ignore[arg-type]
-            now=now,
-            actor=f"agent:{lease.site.name}",
-        )
-        if fact is not None:
-            facts.append(fact)
-            waiting_place(job_id=lease.job_id, now=now)
-    return facts
+def _store(
+    site: Site, batches: Batches, leases: Sequence[UUID], now: datetime, kept: _Kept
+) -> None:
+    """Store what came of some leases together; where that fails, of each half.
 
-
-def _totals(fresh: Sequence[ReportIn]) -> Iterator[tuple[UUID | None, Measured]]:
-    """What the reports say, those in a row of one contract as one: totals only ever grow.
-
-    The start of an attempt, where nothing was trained yet, is told by itself.
+    So one lease with something that cannot be stored costs the others a few transactions more.
     """
-    last: tuple[UUID | None, Measured] | None = None
-    for report in fresh:
-        told = report.measured
-        if told is None:
-            continue
-        if last is not None and (last[0] != report.contract_id or not last[1].samples):
-            yield last
-            last = None
-        last = (report.contract_id, told if last is None else _later(last[1], told))
-    if last is not None:
-        yield last
+    if len(leases) <= 1:
+        for pk in leases:
+            _store_alone(site, batches[pk], now, kept)
+        return
+    try:
+        with transaction.atomic():
+            found = _accept(site, {pk: batches[pk] for pk in leases}, now)
+            _measure(site, batches, found, now)
+    except Exception:  # noqa: BLE001 - met again by the lease that it comes from, and raised
+        half = len(leases) // 2
+        _store(site, batches, leases[:half], now, kept)
+        _store(site, batches, leases[half:], now, kept)
+    else:
+        kept.add(found)
 
 
-def _later(one: Measured, other: Measured) -> Measured:
-    """Both as one. The speed is that of more lines; of as many, the later."""
-    newest = one
-    if other.samples_per_s is not None and (one.samples_per_s is None or other.lines >= one.lines):
-        newest = other
-    before = None if one.samples_per_s is None else one.loss
-    return Measured(
-        samples=max(one.samples, other.samples),
-        contract_samples=max(one.contract_samples, other.contract_samples),
-        gpu_seconds=max(one.gpu_seconds, other.gpu_seconds),
-        samples_per_s=newest.samples_per_s,
-        lines=newest.lines,
-        loss=before if newest.loss is None else newest.loss,
-    )
+def _store_alone(site: Site, batch: list[ReportIn], now: datetime, kept: _Kept) -> None:
+    """Store what came of one lease: the reports, then what was measured, in transactions apart.
+
+    A measurement costs no report; and a batch that dies in between comes again, and is measured
+    then.
+    """
+    one = batch[0].lease_id
+    try:
+        with transaction.atomic():
+            found = _accept(site, {one: batch}, now)
+        told = [report.sample for report in batch if report.sample is not None and found.known]
+        samples_accept(site=site, samples=told, now=now)
+    except Exception as error:  # noqa: BLE001 - raised when the others are stored
+        kept.failures.append(error)
+    else:
+        kept.add(found)
 
 
-def _store_logs(lease: Lease, fresh: list[ReportIn]) -> None:
-    sent = [r.log for r in fresh if r.log is not None]
+def _measure(site: Site, batches: Batches, found: _Kept, now: datetime) -> None:
+    """Store the measurements in the reports' own transaction: what is new was in none before."""
+    new = [report.sample for report in found.fresh if report.sample is not None]
+    samples_accept(site=site, samples=new, now=now, heard=False)
+    if len(found.fresh) == sum(len(batches[pk]) for pk in found.known):
+        return
+    told = [r.sample for pk in found.known for r in batches[pk] if r.sample is not None]
+    samples_accept(site=site, samples=told, now=now)
+
+
+def _accept(site: Site, batches: Batches, now: datetime) -> _Kept:
+    """Everything new, in the order of its numbers, under the leases' locks."""
+    leases = _locked(site, batches)
+    attempts = _fresh(leases, batches)
+    rows_insert(Report, REPORT, _rows(attempts, now))
+    for attempt in attempts:
+        _count(attempt)
+        _total(attempt, now)
+    _store_logs(attempts)
+    # the new values are right however the rows were found: nobody else changes them meanwhile
+    leases_changed = [(a.lease.pk, *(getattr(a.lease, name) for name in RAISED)) for a in attempts]
+    rows_update(Lease, RAISED, leases_changed)
+    jobs = _jobs_raise(attempts, now)
+    _deliver(attempts, now)
+    for attempt in attempts:
+        _job_moves(attempt, jobs, now)
+    fresh = [report for attempt in attempts for report in attempt.fresh]
+    return _Kept(set(leases), fresh, [fact for one in attempts for fact in _end(one, now)])
+
+
+def _locked(site: Site, ids: Collection[UUID]) -> dict[UUID, Lease]:
+    """The site's leases among them, locked by id as a sync and a publication do."""
+    rows = Lease.objects.select_for_update(of=("self",)).order_by("pk")
+    leases = {lease.pk: lease for lease in rows_among(rows.filter(site=site), "pk", sorted(ids))}
+    for lease in leases.values():
+        lease.site = site
+    return leases
+
+
+def _fresh(leases: Mapping[UUID, Lease], batches: Batches) -> list[_Attempt]:
+    """What of the batches was not stored before; of a number that stands twice, the last."""
+    numbers = {(pk, report.seq) for pk in leases for report in batches[pk]}
+    seen = pairs_stored(Report, ("lease_id", "seq"), numbers)
+    found = []
+    for pk, lease in leases.items():
+        new = {r.seq: r for r in batches[pk] if (pk, r.seq) not in seen}
+        if new:
+            found.append(_Attempt(lease, [new[seq] for seq in sorted(new)]))
+    return found
+
+
+def _rows(attempts: Iterable[_Attempt], now: datetime) -> Iterable[tuple[Any, ...]]:
+    for attempt in attempts:
+        lease = attempt.lease
+        counts = lease.state != LeaseState.FENCED
+        for report in attempt.fresh:
+            yield (lease.pk, report.seq, report.kind, report.body, now, counts)
+
+
+def _count(attempt: _Attempt) -> None:
+    """The numbers on record, and the last one when it is said."""
+    lease, fresh = attempt.lease, attempt.fresh
+    lease.reports_stored += len(fresh)
+    lease.reports_highest = max(lease.reports_highest, fresh[-1].seq)
+    ends = [report.seq for report in fresh if report.ending is not None]
+    lease.end_seq = ends[-1] if ends else lease.end_seq
+
+
+def _total(attempt: _Attempt, now: datetime) -> None:
+    """Raise the attempt's totals; a superseded one's are kept and move nothing."""
+    lease = attempt.lease
+    if lease.state == LeaseState.FENCED:
+        return
+    measured = ((r.contract_id, r.measured) for r in attempt.fresh if r.measured is not None)
+    attempt.told = list(totals(measured))
+    attempt.gained = sum(lease_raise(lease, total, now) for _, total in attempt.told)
+
+
+def _store_logs(attempts: Iterable[_Attempt]) -> None:
+    sent = {
+        attempt.lease.pk: (attempt.lease, pieces)
+        for attempt in attempts
+        if (pieces := [r.log for r in attempt.fresh if r.log is not None])
+    }
     if not sent:
         return
-    cap = log_cap_bytes(lease)
-    pieces = [_clipped(piece, cap) for piece in sent]
-    if any(p.truncated for p in pieces):
-        Lease.objects.filter(pk=lease.pk).update(log_truncated=True)
-    LogChunk.objects.bulk_create(
-        (
+    caps = log_caps_bytes([lease for lease, _ in sent.values()])
+    chunks = []
+    for lease, whole in sent.values():
+        pieces = [_clipped(piece, caps[lease.pk]) for piece in whole]
+        lease.log_truncated |= any(piece.truncated for piece in pieces)
+        lease.log_bytes = max(lease.log_bytes, *(p.offset + len(p.data) for p in pieces))
+        chunks += [
             LogChunk(lease=lease, offset=p.offset, size=len(p.data), data=p.data)
             for p in pieces
             if p.data
-        ),
-        ignore_conflicts=True,
-    )
-    top = max(p.offset + len(p.data) for p in pieces)
-    Lease.objects.filter(pk=lease.pk, log_bytes__lt=top).update(log_bytes=top)
+        ]
+    LogChunk.objects.bulk_create(chunks, ignore_conflicts=True)
 
 
 def _clipped(piece: LogPiece, cap: int) -> LogPiece:
@@ -208,64 +296,84 @@ def _clipped(piece: LogPiece, cap: int) -> LogPiece:
     return LogPiece(min(piece.offset, cap), piece.data[:room], truncated=True)
 
 
-def _apply(lease: Lease, contract_id: UUID | None, measured: Measured, now: datetime) -> None:
-    """Raise the totals of lease, contract and job to what was reported; never lower them."""
-    gained = max(0, measured.samples - lease.samples)
-    lease.samples += gained
-    lease.gpu_seconds = max(lease.gpu_seconds, measured.gpu_seconds)
-    if measured.samples_per_s is not None and measured.lines >= lease.progress_lines:
-        lease.measured_samples_per_s = measured.samples_per_s
-        lease.progress_lines = measured.lines
-        lease.loss = measured.loss if measured.loss is not None else lease.loss
-    lease.started_at = lease.started_at or now
-    lease.save(
-        update_fields=[
-            "samples",
-            "gpu_seconds",
-            "measured_samples_per_s",
-            "progress_lines",
-            "loss",
-            "started_at",
-        ]
-    )
-    if gained:
-        Job.objects.filter(pk=lease.job_id).update(
-            samples_done=F("samples_done") + gained, updated_at=now
-        )
-    _deliver(contract_id, lease, measured, now)
-    _job_moves(lease, measured, now)
+def _jobs_raise(attempts: Iterable[_Attempt], now: datetime) -> dict[UUID, Job]:
+    """Lock the jobs that the reports can move, by id, and add the samples gained."""
+    wanted = {a.lease.job_id for a in attempts if a.gained or (a.told and a.lease.state in LIVE)}
+    rows = Job.objects.select_for_update(no_key=True).order_by("pk")
+    rows = rows.only("pk", "state", "samples_done", "updated_at")
+    jobs = {job.pk: job for job in rows_among(rows, "pk", sorted(wanted))}
+    gained = [attempt for attempt in attempts if attempt.gained]
+    for attempt in gained:
+        jobs[attempt.lease.job_id].samples_done += attempt.gained
+    more = {attempt.lease.job_id: jobs[attempt.lease.job_id].samples_done for attempt in gained}
+    rows_update(Job, ["samples_done", "updated_at"], [(pk, to, now) for pk, to in more.items()])
+    return jobs
 
 
-def _deliver(contract_id: UUID | None, lease: Lease, measured: Measured, now: datetime) -> None:
-    if contract_id is None:
-        return
-    contract = Contract.objects.filter(pk=contract_id, lease=lease).first()
-    if contract is None:
-        return
-    earlier = Contract.objects.filter(lease=lease, sequence__lt=contract.sequence)
-    before = earlier.aggregate(total=Sum("gpu_seconds"))["total"] or 0.0
-    gpu_seconds = max(0.0, measured.gpu_seconds - before)
-    done = measured.contract_samples
-    if contract.basis == Contract.Basis.GPU_MS:
-        done = int(gpu_seconds * 1000)
-    if contract.state not in (ContractState.HELD, ContractState.RUNNING):
-        return  # measured already: kept, moves nothing
-    move(
-        contract,
-        "deliver",
-        now=now,
-        delivered=max(contract.delivered, done),
-        gpu_seconds=max(contract.gpu_seconds, gpu_seconds),
-    )
+def _deliver(attempts: Iterable[_Attempt], now: datetime) -> None:
+    """Raise what the contracts delivered that can still be worked under."""
+    told = {
+        attempt.lease.pk: attempt.told
+        for attempt in attempts
+        if any(contract_id is not None for contract_id, _ in attempt.told)
+    }
+    changed = []
+    for lease_id, books in _booked(told).items():
+        before = [_figures(book.contract) for book in books]
+        contracts_raise(books, told[lease_id])
+        for book, were in zip(books, before, strict=True):
+            row = book.contract
+            if book.named and row.state == ContractState.HELD:
+                figures: dict[str, Any] = dict(zip(DELIVERED, _figures(row), strict=True))
+                move(row, "deliver", now=now, **figures)
+            elif _figures(row) != were:
+                changed.append((row.pk, *_figures(row)))
+    # what was measured meanwhile stays as it is
+    rows_update(Contract, DELIVERED, changed, only="state IN ('held', 'running')")
 
 
-def _job_moves(lease: Lease, measured: Measured, now: datetime) -> None:
-    job = Job.objects.get(pk=lease.job_id)
+def _figures(contract: Contract) -> tuple[int, float, float]:
+    return contract.delivered, contract.gpu_seconds, contract.gpu_seconds_told
+
+
+def _booked(leases: Collection[UUID]) -> dict[UUID, list[Booked]]:
+    """The contracts of leases that can still be worked under, in their order."""
+    earlier = Contract.objects.filter(
+        lease=OuterRef("lease"), sequence__lt=OuterRef("sequence")
+    ).order_by()
+    highest = earlier.values("lease").annotate(top=Max("gpu_seconds_told")).values("top")
+    rows = Contract.objects.filter(state__in=OPEN).order_by("sequence")
+    rows = rows.only("pk", "lease_id", "sequence", "state", "basis", *DELIVERED)
+    before = Coalesce(Subquery(highest), 0.0, output_field=FloatField())
+    found: dict[UUID, list[Booked]] = defaultdict(list)
+    for row in rows_among(rows.annotate(before=before), "lease_id", sorted(leases)):
+        found[row.lease_id].append(Booked(row, row.before))
+    return found
+
+
+def _job_moves(attempt: _Attempt, jobs: Mapping[UUID, Job], now: datetime) -> None:
+    lease = attempt.lease
     if lease.state not in LIVE:
         return
-    event = "run" if measured.samples > 0 else "start"
-    quiet = (JobState.RUNNING, JobState.STARTING) if event == "start" else (JobState.RUNNING,)
-    if job.state in quiet or job.state == JobState.RECOVERING:
-        return
-    if allows(job, event):
-        move(job, event, now=now, actor=f"agent:{lease.site.name}", updated_at=now)
+    for _, measured in attempt.told:
+        job = jobs[lease.job_id]
+        event = "run" if measured.samples > 0 else "start"
+        quiet = (JobState.RUNNING, JobState.STARTING) if event == "start" else (JobState.RUNNING,)
+        if job.state in quiet or job.state == JobState.RECOVERING:
+            continue
+        if allows(job, event):
+            move(job, event, now=now, actor=f"agent:{lease.site.name}", updated_at=now)
+
+
+def _end(attempt: _Attempt, now: datetime) -> list[LeaseEnded]:
+    """End the lease as its reports say, and place its job anew where it was awarded."""
+    lease, facts = attempt.lease, []
+    ends = [report.ending for report in attempt.fresh if report.ending is not None]
+    if ends:
+        orders_changed(lease.site_id)  # so that the agent hears it may forget the attempt
+    for ending in ends:
+        fact = lease_end(lease=lease, ending=ending, now=now, actor=f"agent:{lease.site.name}")
+        if fact is not None:
+            facts.append(fact)
+            waiting_place(job_id=lease.job_id, now=now)
+    return facts

@@ -15,6 +15,7 @@ from federation.affinity.samples import Sample, sample_problem
 
 INT_32 = 2**31  #: columns of 32 bits
 INT_63 = 2**63
+TOO_FAST = "too_fast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def held_back(sample: SampleIn, place: Place, fastest: float | None) -> Held | N
         why = check(sample, place)
         if why is not None:
             return why
-    return _too_fast(sample, place, fastest)
+    whole = _as_sample(sample, place)
+    return _times(whole) or _extras(sample) or _too_fast(whole, place, fastest)
 
 
 def _unread(sample: SampleIn, place: Place) -> Held | None:
@@ -97,7 +99,7 @@ def _line(sample: SampleIn, place: Place) -> Held | None:
     return None
 
 
-def _extras(sample: SampleIn, place: Place) -> Held | None:
+def _extras(sample: SampleIn) -> Held | None:
     for name, value in (("grad_sqr", sample.grad_sqr), ("grad_var", sample.grad_var)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             return Held("out_of_range", f"{name} is {value:g}: finite and not negative is right.")
@@ -115,8 +117,7 @@ def _gang(sample: SampleIn, place: Place) -> Held | None:
     return None
 
 
-def _times(sample: SampleIn, place: Place) -> Held | None:
-    whole = _as_sample(sample, place)
+def _times(whole: Sample) -> Held | None:
     why = sample_problem(whole)
     if why is None:
         return None
@@ -129,20 +130,17 @@ CHECKS: tuple[Callable[[SampleIn, Place], Held | None], ...] = (
     _unread,
     _line,
     _gang,
-    _times,
-    _extras,
 )
 
 
-def _too_fast(sample: SampleIn, place: Place, fastest: float | None) -> Held | None:
+def _too_fast(whole: Sample, place: Place, fastest: float | None) -> Held | None:
     if fastest is None:
         return None
-    whole = _as_sample(sample, place)
     speed = whole.configuration.samples_per_step / whole.step_s
     if speed <= SLACK * fastest * place.gpus:
         return None
     return Held(
-        "too_fast",
+        TOO_FAST,
         f"{speed:.6g} samples/s, where nobody has shown or claimed more than {fastest:.6g} "
         "on one GPU of the kind.",
     )

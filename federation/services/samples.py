@@ -19,11 +19,11 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef
 
-from federation.bulk import AT_ONCE, rows_among, rows_insert, rows_update
+from federation.bulk import AT_ONCE, pairs_stored, rows_insert, rows_update
 from federation.machines.lease import LeaseState
 from federation.models import Lease, QuarantinedSample, Site, StoredModel, ThroughputSample, Venue
-from federation.selectors.samples import Fastest, fastest_known
-from federation.services.sample_checks import Held, Place, SampleIn, held_back
+from federation.selectors.samples import Pair, claimed_there, fastest_known
+from federation.services.sample_checks import INT_32, TOO_FAST, Held, Place, SampleIn, held_back
 
 SAMPLE = (
     *("lease_id", "pool_id", "job_class_id", "seq", "line", "received_at", "nodes", "replicas"),
@@ -32,7 +32,6 @@ SAMPLE = (
 HELD = ("lease_id", "seq", "received_at", "body", "code", "why")
 MOST_WHY = 300
 FORGOTTEN_AT_ONCE = 50_000
-Pair = tuple[UUID, UUID]  #: pool and class
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +51,27 @@ class _Lease:
     superseded: bool
 
 
-def samples_accept(*, site: Site, samples: Sequence[SampleIn], now: datetime) -> Kept:
-    """Store a batch of measurements of a site's leases; those of other leases are not looked at."""
+def samples_accept(
+    *, site: Site, samples: Sequence[SampleIn], now: datetime, heard: bool = True
+) -> Kept:
+    """Store a batch of measurements of a site's leases; those of other leases are not looked at.
+
+    `heard`: some may be stored already. False only where their reports are stored for the first
+    time in the caller's transaction.
+    """
     if not samples:
         return Kept(0, 0)
     try:
-        return _accept(site, samples, now)
+        return _accept(site, samples, now, heard)
     except IntegrityError:  # the same batch came twice at once: the other one is stored now
-        return _accept(site, samples, now)
+        return _accept(site, samples, now, True)
 
 
-def _accept(site: Site, samples: Sequence[SampleIn], now: datetime) -> Kept:
+def _accept(site: Site, samples: Sequence[SampleIn], now: datetime, heard: bool) -> Kept:
     with transaction.atomic():
         leases = _leases(site, {sample.lease_id for sample in samples})
-        fresh = _unseen([sample for sample in samples if sample.lease_id in leases])
-        fastest = fastest_known({lease.place.pair for lease in leases.values()})
-        good, held = _sorted(fresh, leases, fastest)
+        fresh = _once([sample for sample in samples if sample.lease_id in leases], heard)
+        good, held = _sorted(fresh, leases)
         _await(Counter(leases[sample.lease_id].pair for sample in good))
         rows_insert(ThroughputSample, SAMPLE, (_row(one, leases, now) for one in good))
         rows_insert(
@@ -91,30 +95,27 @@ def _leases(site: Site, ids: Collection[UUID]) -> dict[UUID, _Lease]:
     }
 
 
-def _unseen(samples: list[SampleIn]) -> list[SampleIn]:
-    """Without those whose report was stored before; of a number that stands twice, the first."""
+def _once(samples: list[SampleIn], heard: bool) -> list[SampleIn]:
+    """Of a number that stands twice, the first; without those stored before, if some can be."""
     first: dict[tuple[UUID, int], SampleIn] = {}
     for sample in samples:
         first.setdefault((sample.lease_id, sample.seq), sample)
-    ids = list({sample.lease_id for sample in samples})
-    least = min((sample.seq for sample in samples), default=0)
-    for model in (ThroughputSample, QuarantinedSample):
-        rows = model._default_manager.filter(seq__gte=least).order_by()
-        for key in rows_among(rows.values_list("lease_id", "seq"), "lease_id", ids):
-            first.pop(key, None)
-    return sorted(first.values(), key=lambda one: (str(one.lease_id), one.seq))
+    for model in (ThroughputSample, QuarantinedSample) if heard else ():
+        for key in pairs_stored(model, ("lease_id", "seq"), first):
+            del first[key]
+    return sorted(first.values(), key=lambda one: (one.lease_id.int, one.seq))
 
 
 def _sorted(
-    samples: list[SampleIn], leases: dict[UUID, _Lease], fastest: Fastest
+    samples: list[SampleIn], leases: dict[UUID, _Lease]
 ) -> tuple[list[SampleIn], list[tuple[SampleIn, Held]]]:
     """Those that are stored, and those that are held back with the reason."""
-    lines = _stored_lines(samples)
+    told = {(sample.lease_id, sample.line) for sample in samples if 1 <= sample.line < INT_32}
+    lines = pairs_stored(ThroughputSample, ("lease_id", "line"), told)
     good, held = [], []
-    for sample in samples:
-        lease, key = leases[sample.lease_id], (sample.lease_id, sample.line)
-        why = held_back(sample, lease.place, fastest.get(lease.place.pair))
-        if why is None and lease.superseded:
+    for sample, why in zip(samples, _judged(samples, leases), strict=True):
+        key = (sample.lease_id, sample.line)
+        if why is None and leases[sample.lease_id].superseded:
             why = Held("superseded", "The attempt had been given up before this came.")
         if why is None and key in lines:
             why = Held("duplicate", f"Line {sample.line} of this attempt was measured before.")
@@ -126,13 +127,25 @@ def _sorted(
     return good, held
 
 
-def _stored_lines(samples: list[SampleIn]) -> set[tuple[UUID, int]]:
-    if not samples:
-        return set()
-    ids = list({sample.lease_id for sample in samples})
-    rows = ThroughputSample.objects.filter(line__gte=min(sample.line for sample in samples))
-    pairs = rows.order_by().values_list("lease_id", "line")
-    return set(rows_among(pairs, "lease_id", ids))
+def _judged(samples: list[SampleIn], leases: dict[UUID, _Lease]) -> list[Held | None]:
+    """What is wrong with each by itself.
+
+    What its own pool's offer claims, no sample is too fast for; only of those beyond is it looked
+    up what anybody has shown on GPUs of the kind.
+    """
+    places = [leases[sample.lease_id] for sample in samples]
+    claimed = claimed_there({lease.pair for lease in places})
+    found = [
+        held_back(sample, lease.place, claimed.get(lease.pair, 0.0))
+        for sample, lease in zip(samples, places, strict=True)
+    ]
+    beyond = [at for at, why in enumerate(found) if why is not None and why.code == TOO_FAST]
+    if beyond:
+        known = fastest_known({places[at].place.pair for at in beyond})
+        for at in beyond:
+            place = places[at].place
+            found[at] = held_back(samples[at], place, known.get(place.pair))
+    return found
 
 
 def _await(counts: Counter[Pair]) -> None:
@@ -142,16 +155,16 @@ def _await(counts: Counter[Pair]) -> None:
     rows = StoredModel.objects.filter(
         pool__in={pool for pool, _ in counts}, job_class__in={job_class for _, job_class in counts}
     )
-    known = set(rows.values_list("pool_id", "job_class_id"))
-    StoredModel.objects.bulk_create(
-        (
-            StoredModel(pool_id=pool, job_class_id=job_class)
-            for pool, job_class in sorted(counts.keys() - known, key=str)
-        ),
-        ignore_conflicts=True,
-    )
     pairs = rows.values_list("pk", "pool_id", "job_class_id")
-    wanted = [pk for pk, *pair in pairs if tuple(pair) in counts]
+    known = {(pool, job_class): pk for pk, pool, job_class in pairs}
+    missing = sorted(counts.keys() - known.keys(), key=str)
+    if missing:
+        StoredModel.objects.bulk_create(
+            (StoredModel(pool_id=pool, job_class_id=job_class) for pool, job_class in missing),
+            ignore_conflicts=True,
+        )
+        known = {(pool, job_class): pk for pk, pool, job_class in pairs.all()}
+    wanted = [known[pair] for pair in counts]
     locked = StoredModel.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk")
     waiting = locked.values_list("pk", "waiting", "pool_id", "job_class_id")
     changed = [(pk, many + counts[pool, job_class]) for pk, many, pool, job_class in waiting]

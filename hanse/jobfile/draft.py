@@ -22,7 +22,7 @@ class JobDraft:
     value: Decimal  #: credits per million samples, the bid
     max_cost: Decimal  #: credits, the most this job may cost over all its attempts
     setup: str = ""
-    gpus: tuple[int, ...] = (1,)  #: allowed gang sizes, ascending; several = elastic
+    gpus: tuple[int, ...] = (1,)  #: allowed gang sizes, ascending; () = the planner, by `model`
     gpu_kinds: tuple[str, ...] = ()  #: any of these; empty = any kind
     deadline: datetime | None = None  #: aware
     env: Mapping[str, str] | None = None
@@ -32,16 +32,22 @@ class JobDraft:
     sites_allow: tuple[str, ...] = ()  #: empty = every site
     sites_deny: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()  #: empty = every pool
+    model: Mapping[str, Any] | None = None  #: what is trained, for the planner
     notes: tuple[Problem, ...] = ()  #: what the file says and nobody honours yet
 
     def body(self) -> dict[str, Any]:
-        """The REST body. Money is decimal strings, time RFC 3339 in UTC."""
+        """The REST body. Money is decimal strings, time RFC 3339 in UTC.
+
+        A model is there only when it is described, and sizes only when they are the tenant's own.
+        """
+        sized = {"gpus": list(self.gpus)} if self.gpus else {}
+        modelled = {} if self.model is None else {"model": dict(self.model)}
         return {
             "name": self.name,
             "job_class": self.job_class,
             "command": self.command,
             "setup": self.setup,
-            "gpus": list(self.gpus),
+            **sized,
             "gpu_kinds": list(self.gpu_kinds),
             "samples": self.samples,
             "value": format(self.value, "f"),
@@ -54,6 +60,7 @@ class JobDraft:
             "sites_allow": list(self.sites_allow),
             "sites_deny": list(self.sites_deny),
             "pools": list(self.pools),
+            **modelled,
         }
 
 

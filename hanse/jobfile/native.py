@@ -15,6 +15,7 @@ from hanse.jobfile import accelerators, document
 from hanse.jobfile.document import Node, Scalar
 from hanse.jobfile.draft import DEFAULT_GRACE_S, JobDraft
 from hanse.jobfile.fields import Block, Range
+from hanse.jobfile.model import read_model
 
 _KEYS = ("name", "num_nodes", "resources", "envs", "setup", "run")
 _BLOCKS = ("workload", "market", "placement")
@@ -70,14 +71,15 @@ def _draft(node: Node, env: Mapping[str, str], problems: list[Problem]) -> JobDr
     job.only((*_KEYS, *_BLOCKS), (*_LATER, *_SKYPILOT_LATER))
     job.number("num_nodes", _ONE)
     workload = job.block("workload", required=True)
-    workload.only(("class", "samples", "checkpoint"))
+    workload.only(("class", "samples", "checkpoint", "model"))
+    model = read_model(workload)
     market = job.block("market", required=True)
     market.only(("value", "max_cost", "deadline", "preemptible"))
     name, command = job.word("name"), job.text("run", required=True)
     job_class, samples = workload.word("class"), workload.number("samples", _SAMPLES, required=True)
     value = market.number("value", _CREDITS, required=True)
     max_cost = market.number("max_cost", _CREDITS, required=True)
-    wish = _accelerators(job.block("resources"))
+    wish = _accelerators(job.block("resources"), planned=model is not None)
     grace_s, notes = _checkpoint(workload.block("checkpoint"))
     deadline, preemptible = market.moment("deadline"), market.flag("preemptible", default=True)
     allow, deny, pools = _placement(job.block("placement"))
@@ -101,12 +103,13 @@ def _draft(node: Node, env: Mapping[str, str], problems: list[Problem]) -> JobDr
         sites_allow=allow,
         sites_deny=deny,
         pools=pools,
+        model=model,
         notes=notes,
     )
 
 
-def _accelerators(resources: Block) -> accelerators.Accelerators:
-    """One GPU of any kind when nothing is said."""
+def _accelerators(resources: Block, *, planned: bool) -> accelerators.Accelerators:
+    """When nothing is said: with a model what the planner chooses, else one GPU of any kind."""
     resources.only(("accelerators",), _RESOURCES_LATER)
     entry = resources.entry("accelerators")
     if entry is not None:
@@ -114,7 +117,7 @@ def _accelerators(resources: Block) -> accelerators.Accelerators:
             return accelerators.read(entry.node)
         except accelerators.Unreadable as error:
             resources.blame(entry.node.line, "accelerators", str(error))
-    return accelerators.Accelerators((), (1,))
+    return accelerators.Accelerators((), () if planned else (1,))
 
 
 def _checkpoint(block: Block) -> tuple[int, tuple[Problem, ...]]:

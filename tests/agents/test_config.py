@@ -60,7 +60,7 @@ def test_the_example_of_the_documentation_is_accepted() -> None:
         ({"classes": {"a": {"probe": {"command": [8]}}}}, "classes.a.probe.command[0]", "quote"),
         ({"classes": {"a": {"probe": {"command": []}}}}, "classes.a.probe.command", "words"),
         ({"classes": {"a": {"probe": {"command": ["x"]}, "pools": ["b"]}}}, None, "no pool"),
-        ({"driver": {"kind": "slurm"}}, "driver.kind", "process or fake"),
+        ({"driver": {"kind": "condor"}}, "driver.kind", "process, fake"),
         ({"driver": {"env": {"A-B": "x"}}}, "driver.env.A-B", "not a name"),
         ({"driver": {"env": {"A": 1}}}, "driver.env.A", "text"),
         ({"sync": {"tick_s": 0}}, "sync.tick_s", "more than zero"),

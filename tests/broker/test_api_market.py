@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from federation.models import JobClass, Lease, User
@@ -17,6 +18,7 @@ from tests.broker.api_world import (
     nothing_stored,
     problem,
 )
+from tests.broker.settled_world import an_operator, member_caller
 from tests.support import world
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +51,7 @@ def test_thirty_offers_cost_as_many_queries_as_three(django_assert_max_num_queri
     api = a_caller()
     for _ in range(30):
         a_site_now()
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         assert len(api.get("/offers").json()["results"]) == 30
 
 
@@ -127,6 +129,38 @@ def test_classes_come_by_name_in_pages():
 
     names = [row["name"] for row in page["results"] + rest["results"]]
     assert names == sorted(JobClass.objects.values_list("name", flat=True))
+
+
+def put(api, path, body):
+    client = Client(headers={"Authorization": f"Bearer {api.token}"})
+    return client.put(api.prefix + path, json.dumps(body), content_type="application/json")
+
+
+def test_an_owner_sets_the_profile_of_its_class_and_others_do_not_see_it():
+    birch = world.a_member("birch")
+    mine, ours = world.a_class("mine"), world.a_class("ours")
+    JobClass.objects.filter(pk=mine.pk).update(owner=birch)
+    now = timezone.now()
+    owner, other = member_caller("birch", now), member_caller("alder", now)
+    operator = an_operator(now)
+    said = {"work": "resnet50", "operations": 1.2e10, "batch": 64}
+
+    assert owner.get("/classes/mine/profile").json() == {}
+    assert put(owner, "/classes/mine/profile", said).json() == said
+    assert owner.get("/classes/mine/profile").json() == said
+    assert a_caller(world.a_tenant("ann", member=birch)).get("/classes/mine/profile").json() == said
+    assert put(operator, "/classes/ours/profile", said).status_code == 200
+    assert other.get("/classes/ours/profile").json() == said
+    problem(other.get("/classes/mine/profile"), 403, "not_owner")
+    problem(put(other, "/classes/mine/profile", {}), 403, "not_owner")
+    problem(put(owner, "/classes/ours/profile", {}), 403, "not_owner")
+    problem(owner.get("/classes/none/profile"), 404, "not_found")
+    problem(put(owner, "/classes/none/profile", {}), 404, "not_found")
+    bad = put(owner, "/classes/mine/profile", {"batch": 0, "x": 1})
+    problem(bad, 422, "bad_input", "batch", "x")
+    User.objects.update(member=None)
+    problem(owner.get("/classes/mine/profile"), 403, "no_member")
+    assert JobClass.objects.get(pk=ours.pk).profile == said
 
 
 def test_me_tells_funds_free_and_in_escrow():

@@ -91,18 +91,23 @@ def test_limits_of_the_job_and_of_its_purse_are_kept(market):
     problem(poor.post("/quotes", BODY), 409, "no_funds")
     problem(market["ann"].post("/quotes", {**BODY, "job_class": "nope"}), 422, "bad_input",
             "job_class")  # fmt: skip
+    cited = {**BODY, "quote": "00000000-0000-0000-0000-000000000000"}
+    problem(market["ann"].post("/quotes", cited), 422, "bad_input", "quote")
     late = {**BODY, "deadline": "2001-01-01T00:00:00Z"}
     problem(market["ann"].post("/quotes", late), 422, "bad_input", "deadline")
     problem(market["ann"].post("/quotes", {**BODY, "colour": 1}), 422, "bad_input", "colour")
 
 
-def test_a_quote_changes_nothing_and_the_same_question_has_one_answer(market):
+def test_a_quote_changes_nothing_and_is_new_each_time_while_its_answer_is_computed_once(market):
     before = list(Job.objects.values_list("pk", "state").order_by("pk"))
     one, two = asked(market["ann"]), asked(market["ann"])
-    assert one["id"] == two["id"]
+    assert one["id"] == two["id"]  # still awaited
     compute()
+    first = market["ann"].get(f"/quotes/{one['id']}").json()
     again = asked(market["ann"])
-    assert (again["id"], again["state"]) == (one["id"], "DONE")
+    assert again["id"] != one["id"]
+    assert again["expires_at"] > one["expires_at"] == first["expires_at"]
+    assert (again["state"], again["answer"]) == ("DONE", first["answer"])
     assert list(Job.objects.values_list("pk", "state").order_by("pk")) == before
     assert Round.objects.filter(published_at__isnull=False).count() == 1
 

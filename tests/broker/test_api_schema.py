@@ -16,7 +16,7 @@ from django.urls import get_resolver
 from django.utils import timezone
 
 from broker.tasks import run_study, tick_studies
-from federation.models import Alarm, Lease, Study
+from federation.models import Alarm, JobClass, Lease, Study
 from federation.services.leases import Ending
 from federation.services.rules import consent_give, rules_of
 from tests.broker.api_world import BODY, Caller, a_caller, a_running_job, a_site_now
@@ -29,6 +29,8 @@ OPERATIONS = {
     ("/api/v1/alarms/{id}/close", "post"): "alarms_close",
     ("/api/v1/classes", "get"): "classes_list",
     ("/api/v1/classes", "post"): "classes_create",
+    ("/api/v1/classes/{name}/profile", "get"): "classes_profile_get",
+    ("/api/v1/classes/{name}/profile", "put"): "classes_profile_put",
     ("/api/v1/contracts", "get"): "contracts_list",
     ("/api/v1/contracts/{id}", "get"): "contracts_get",
     ("/api/v1/contracts/{id}/counts", "post"): "contracts_count",
@@ -65,7 +67,9 @@ OPERATIONS = {
     ("/api/v1/me", "get"): "me",
     ("/api/v1/members/{name}/credit", "post"): "members_credit",
     ("/api/v1/members/{name}/statement", "get"): "statements_get",
+    ("/api/v1/models", "get"): "models_list",
     ("/api/v1/offers", "get"): "offers_list",
+    ("/api/v1/plans", "post"): "plans_make",
     ("/api/v1/quotes", "get"): "quotes_list",
     ("/api/v1/quotes", "post"): "quotes_ask",
     ("/api/v1/quotes/batch", "post"): "quotes_ask_many",
@@ -76,6 +80,7 @@ OPERATIONS = {
     ("/api/v1/rounds/{number}/contributions", "post"): "contributions_ask",
     ("/api/v1/rounds/{number}/curves", "get"): "rounds_curves",
     ("/api/v1/rounds/{number}/prices", "get"): "rounds_prices",
+    ("/api/v1/samples/quarantined", "get"): "samples_quarantined",
 }
 
 
@@ -150,12 +155,13 @@ def test_answers_have_the_shape_that_the_document_says(schema):
     quote = api.post("/quotes", BODY).json()["id"]
     api.post(f"/rounds/{number}/contributions")
     operator = an_operator(timezone.now())
+    JobClass.objects.filter(name="cnn").update(profile=PROFILE)
     named = {"quotes": quote, **afterwards(lease, api, operator)}
     for path, method in OPERATIONS:
         if method == "get" and not path.endswith(("/logs", "/export")):
             kind = path.split("/")[3]
             address = path.replace("{id}", named.get(kind, job)).replace("{number}", number)
-            address = address.replace("{name}", "birch")
+            address = address.replace("{name}", "cnn" if kind == "classes" else "birch")
             caller = operator if kind in OPERATORS else api
             body = caller.get(address.removeprefix("/api/v1")).json()
             shape = answers(schema, path, "get", "200")
@@ -165,7 +171,13 @@ def test_answers_have_the_shape_that_the_document_says(schema):
     fits(schema, answers(schema, "/api/v1/jobs", "post", "422"), api.submit(gpus=[]).json())
 
 
-OPERATORS = ("alarms", "epochs", "inquiries", "ledger", "members")
+PROFILE = {
+    "work": "resnet50", "operations": 1.2e10, "parameters": 2.56e7, "batch": 64,
+    "precision": "half", "operators": [{"kind": "Conv2D", "size": 1e6, "on_cpu": False}],
+    "timings": [{"device": "V100", "seconds": [0.002]}],
+    "exchanges": [{"device": "V100", "gpus": 4, "seconds": 0.01}],
+}  # fmt: skip
+OPERATORS = ("alarms", "epochs", "inquiries", "ledger", "members", "models")
 
 
 def compute() -> None:

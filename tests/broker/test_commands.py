@@ -158,6 +158,21 @@ def test_classes_are_registered_and_listed():
 
 
 @pytest.mark.usefixtures("federation")
+def test_the_profile_of_a_class_is_read_from_a_file_and_shown(tmp_path):
+    done("classes", "add", "cnn")
+    assert json.loads(done("classes", "profile", "cnn")) == {}
+    file = tmp_path / "profile.json"
+    file.write_text('{"work": "resnet50", "batch": 64}')
+    assert done("classes", "profile", "cnn", str(file)) == "The profile of cnn is set.\n"
+    assert json.loads(done("classes", "profile", "cnn")) == {"work": "resnet50", "batch": 64}
+    file.write_text('{"batch": -1}')
+    assert "batch: a number above 0" in refused("bad_input", "classes", "profile", "cnn", str(file))
+    file.write_text("{")
+    refused("bad_file", "classes", "profile", "cnn", str(file))
+    refused("not_found", "classes", "profile", "lm")
+
+
+@pytest.mark.usefixtures("federation")
 def test_a_venue_s_policy_is_chosen_by_name_and_checked_by_a_rehearsal():
     names = [row["policy"] for row in json.loads(done("venues", "policies", "-o", "json"))]
     assert tuple(names) == POLICIES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import UTC, datetime
 from statistics import NormalDist, mean, stdev
 
 import pytest
@@ -22,14 +23,18 @@ from federation.affinity.belief import (
     COMMON,
     SETTLED_IN,
     UNCONFIRMED,
+    UNSEEN,
     caution,
+    claims_spread,
     observed,
     planned,
     with_claim,
 )
 from federation.affinity.believed import believe
+from federation.affinity.coldstart.blend import Prior
 from federation.affinity.reputation import bond_rate, pinball, score
 
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 speeds = st.floats(1e-3, 1e9)
 spreads = st.floats(0.0, 1.0)
 
@@ -57,10 +62,50 @@ def test_the_posterior_is_that_of_the_textbook():
 
 
 def test_a_claim_that_nothing_was_measured_of_is_planned_on_as_it_stands():
-    cell = planned(declared=1000.0, belief=None, contracts=0, source="probed")
+    cell = planned(declared=1000.0, belief=None, contracts=0, source="probed", known_at=NOW)
     assert (cell.samples_per_s, cell.source, cell.leases) == (1000.0, "probed", 0)
-    assert (cell.low, cell.high) == (None, None)  # nothing is known of its error
+    assert (cell.measured, cell.known_at, cell.priced) == (None, NOW, True)
+    assert math.log(cell.high / cell.low) == pytest.approx(2 * 1.6449 * UNSEEN, rel=1e-4)
     assert planned(declared=None, belief=None, contracts=0) is None
+
+
+def test_a_claim_is_as_uncertain_as_claims_were():
+    assert claims_spread([0.3] * 19) == UNSEEN  # too few to say
+    assert claims_spread([-0.3] * 10 + [0.1] * 10) == pytest.approx(math.sqrt(0.05))
+    assert claims_spread([0.0] * 40) == COMMON
+    near = planned(declared=1000.0, belief=None, contracts=0, unseen=0.05)
+    assert near.high < planned(declared=1000.0, belief=None, contracts=0).high
+
+
+def test_what_a_prior_alone_says_is_shown_with_all_it_knows_and_not_priced_on():
+    prior = Prior(math.log(700.0), 0.3, "neighbours", 41)
+    cell = planned(declared=None, belief=None, contracts=0, prior=prior, known_at=NOW)
+    assert cell.samples_per_s == pytest.approx(700.0)
+    assert (cell.source, cell.leases, cell.known_at) == ("neighbours", 41, NOW)
+    assert (cell.low, cell.high) == pytest.approx(prior.interval())
+    assert not cell.priced
+    assert not cell.times(4).priced
+
+
+@pytest.mark.parametrize(
+    ("spread", "leases", "source"), [(0.3, 1, "measured"), (0.06, 1, "roofline")]
+)
+def test_leases_that_nobody_claimed_are_weighed_with_the_prior(spread, leases, source):
+    belief = observed(measured=1000.0, log_sd=0.0, leases=leases)
+    prior = Prior(math.log(700.0), spread, "roofline", 7)
+    cell = planned(declared=None, belief=belief, contracts=0, prior=prior)
+    shares = [belief.sd_log**-2, spread**-2]
+    log = (shares[0] * math.log(1000) + shares[1] * math.log(700)) / sum(shares)
+    assert cell.samples_per_s == pytest.approx(math.exp(log))
+    assert (cell.source, cell.leases, cell.priced) == (source, leases, True)
+    assert cell.measured == pytest.approx(1000.0)
+
+
+def test_a_claim_stands_before_any_prior():
+    prior = Prior(math.log(700.0), 0.05, "roofline", 7)
+    for belief in (None, observed(measured=900.0, log_sd=0.0, leases=3)):
+        told = {"declared": 950.0, "belief": belief, "contracts": 3}
+        assert planned(**told, prior=prior) == planned(**told)
 
 
 def test_a_speed_that_nobody_claimed_is_planned_on_at_its_mean():

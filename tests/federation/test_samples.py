@@ -25,12 +25,18 @@ from federation.models import (
 )
 from federation.services import fits
 from federation.services.affinity import affinity_refit
-from federation.services.fits import model_refit, models_refit
+from federation.services.fits import (
+    AGAIN,
+    model_refit,
+    models_due,
+    models_refit,
+    waiting_refit,
+)
 from federation.services.reports import Measured, reports_accept
 from federation.services.sample_checks import same_kind
 from federation.services.samples import Kept, samples_accept, samples_forget
 from tests.federation.samples_scene import Scene, step_s
-from tests.support.world import a_site, later
+from tests.support.world import a_class, a_site, later
 
 pytestmark = pytest.mark.django_db
 
@@ -181,7 +187,7 @@ def test_the_stored_model_is_the_one_of_all_samples(scene):
     """Refitted batch by batch it forecasts what one fit of everything does."""
     for lease in [scene.lease(gpus) for gpus in (1, 2, 4)]:
         scene.measure(lease)
-        affinity_refit(now=later(200))
+        models_refit(now=later(200))
     rows = ThroughputSample.objects.values_list(
         "nodes", "replicas", "local_batch", "accumulation", "step_s", "sync_s"
     )
@@ -204,6 +210,17 @@ def test_forecasts_are_stored_for_gang_sizes_and_those_beyond_are_marked(scene):
         assert rows[gpus].low < gpus * 32 / step_s(gpus, 32) * 1.1
         assert rows[gpus].low < rows[gpus].samples_per_s < rows[gpus].high
         assert (rows[gpus].samples, rows[gpus].fitted_at) == (18, later(200))
+
+
+def test_each_changed_model_is_handed_to_one_worker_and_again_when_that_is_lost(scene):
+    scene.measure(scene.lease(1))
+    known = StoredModel.objects.get()
+    StoredModel.objects.create(pool=known.pool, job_class=a_class("other"), waiting=3)
+    first, second = models_due(now=later(40))
+    assert models_due(now=later(41)) == [], "both are with a worker"
+    assert waiting_refit(model=first, now=later(42)) is not None
+    assert waiting_refit(model=first, now=later(43)) is None, "a message that came twice"
+    assert models_due(now=later(40) + AGAIN) == [second], "its worker was killed"
 
 
 def test_a_worker_that_was_second_writes_nothing(scene):
@@ -282,7 +299,7 @@ def test_a_confirmed_claim_makes_a_model_learn_anew(scene):
     """Who showed new hardware is not held to what the old one did."""
     lease = scene.lease(1)
     scene.measure(lease)
-    affinity_refit(now=later(40))
+    models_refit(now=later(40))
     assert ForecastAffinity.objects.exists()
     Alarm.objects.create(
         kind="claim",
@@ -300,6 +317,7 @@ def test_a_confirmed_claim_makes_a_model_learn_anew(scene):
     )
     scene.send(scene.sample(lease, local_batch=64.0, step_s=0.1), at=50)
     affinity_refit(now=later(60))
+    models_refit(now=later(60))
     stored = StoredModel.objects.get()
     assert (stored.samples, stored.waiting) == (1, 0)
     assert "one configuration only" in stored.why

@@ -19,7 +19,7 @@ from tests.broker.api_world import (
 )
 from tests.support import world
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("tasks_at_once")]
 
 
 class Reporting:
@@ -57,10 +57,11 @@ def test_from_the_report_to_the_offer(site):
     assert StoredModel.objects.get().samples == 9
     [offer] = a_caller(site.tenant).get("/offers").json()["results"]
     told = {row["gpus"]: row for row in offer["affinities"]}
-    assert (told[1]["source"], told[1]["low"], told[1]["measured_at"]) == ("declared", None, None)
+    assert (told[1]["source"], told[1]["reports"]) == ("declared", 0)
+    assert told[1]["low"] < told[1]["believed"] < told[1]["high"]
     assert (told[2]["source"], told[2]["reports"]) == ("forecast", 9)
     assert told[2]["low"] < told[2]["believed"] < told[2]["high"]
-    assert told[2]["measured_at"]
+    assert told[2]["known_at"] >= told[1]["known_at"]
     assert told[4]["source"] == "extrapolated"
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from django.db.models import BooleanField, ExpressionWrapper, Q
 
-from federation.affinity.belief import observed, planned
+from federation.affinity.belief import UNSEEN, claims_spread, observed, planned
+from federation.affinity.believed import GUESSED
+from federation.affinity.coldstart.blend import Prior, blend, measured
 from federation.decision import decide
 from federation.models import (
     Alarm,
@@ -22,6 +24,7 @@ from federation.models import (
     JobClass,
     MeasuredAffinity,
     OfferAffinity,
+    PriorAffinity,
     SiteRecord,
 )
 from federation.policies import WORDS as POLICIES
@@ -62,7 +65,7 @@ def a_mixed_matrix(seed):
                     OfferAffinity.objects.create(
                         offer=offer, samples_per_s=speed, source=source, **cell
                     )
-                    if draw.random() < 0.2:
+                    if draw.random() < 0.4:
                         Alarm.objects.create(
                             kind="claim", about=f"{cell}", why="raised", figures={"gpus": gpus},
                             site=site, pool=pool, job_class=job_class, created_at=NOW,
@@ -72,6 +75,12 @@ def a_mixed_matrix(seed):
                         samples_per_s=draw.uniform(100, 3000), log_sd=draw.random() / 5,
                         leases=draw.choice([0, 1, 2, 20]),
                         updated_at=NOW + timedelta(hours=draw.random()), **cell,
+                    )  # fmt: skip
+                if draw.random() < 0.5:
+                    PriorAffinity.objects.create(
+                        log_mean=draw.uniform(3, 8), log_sd=draw.uniform(0.02, 0.8),
+                        source=draw.choice(GUESSED), n=draw.randrange(90),
+                        made_at=NOW + timedelta(hours=draw.random()), **cell,
                     )  # fmt: skip
 
 
@@ -83,11 +92,23 @@ def one_by_one():
     waiting = {
         (a.pool_id, a.job_class_id, a.figures["gpus"]) for a in Alarm.objects.filter(kind="claim")
     }
-    for cell in said.keys() | shown.keys():
+    guessed = {(x.pool_id, x.job_class_id, x.gpus): x for x in PriorAffinity.objects.all()}
+    spread = claims_spread(
+        [
+            math.log(shown[cell].samples_per_s / claim.samples_per_s)
+            for cell, claim in said.items()
+            if cell in shown and shown[cell].leases
+        ]
+    )
+    for cell in said.keys() | shown.keys() | guessed.keys():
         own = cell if cell in said else (*cell[:2], 1)
-        claim, lease = said.get(own), shown.get(cell)
+        claim, lease, guess = said.get(own), shown.get(cell), guessed.get(cell)
+        if lease is not None and not lease.leases:
+            lease = None
         speed = None if claim is None else claim.samples_per_s * (cell[2] if own != cell else 1)
         record = SiteRecord.objects.get(site__pools=cell[0])
+        at = guess.made_at if guess else None
+        at = record.site.offers.get().created_at if claim else at
         believed = planned(
             declared=speed,
             belief=None if lease is None else observed(
@@ -96,11 +117,19 @@ def one_by_one():
             contracts=record.contracts,
             source="declared" if claim is None else claim.source,
             unconfirmed=own in waiting,
-            measured_at=None if lease is None else lease.updated_at,
+            known_at=at if lease is None else lease.updated_at,
+            prior=guess and Prior(guess.log_mean, guess.log_sd, guess.source, guess.n),
+            unseen=spread,
         )  # fmt: skip
         if believed is not None:
             found[cell] = believed
-    return found
+    ones = {cell[:2] for cell, one in found.items() if cell[2] == 1 and one.priced}
+    rows = said.keys() | shown.keys()
+    return {  # a size that only a prior speaks of is so many times one GPU, where that is known
+        cell: one
+        for cell, one in found.items()
+        if (one.priced and cell in rows) or cell[:2] not in ones
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -112,12 +141,36 @@ def test_every_cell_is_what_one_after_another_gives(seed):
     assert len(cells) == len(oracle)
     for cell, one in oracle.items():
         found = cells[cell]
-        assert replace(found, measured_at=None) == replace(one, measured_at=None)
-        if one.measured_at is not None:
-            assert abs(found.measured_at - one.measured_at) < timedelta(microseconds=2)
-        assert cells.speed(*cell) == pytest.approx(one.samples_per_s, rel=1e-12)
+        assert found.low < found.high
+        assert replace(found, known_at=None) == replace(one, known_at=None)
+        assert abs(found.known_at - one.known_at) < timedelta(microseconds=2)
+        if one.priced:
+            assert cells.speed(*cell) == pytest.approx(one.samples_per_s, rel=1e-12)
+        else:
+            assert cells.speed(*cell) is speed_at(cells, *cell) is None
     sources = {one.source for one in oracle.values()}
-    assert sources == {"declared", "probed", "measured", "blended", "claim_unconfirmed"}
+    assert sources >= {"declared", "probed", "measured", "blended", "claim_unconfirmed"}
+    assert sources & set(GUESSED)
+    assert any(not one.priced for one in oracle.values())
+
+
+def test_leases_that_nobody_claimed_are_weighed_with_the_prior_in_both_forms():
+    pool = a_site("north").pools.get()
+    cell = {"pool": pool, "job_class": a_class("new"), "gpus": 2}
+    shown = MeasuredAffinity.objects.create(
+        samples_per_s=1000.0, log_sd=0.0, leases=1, updated_at=NOW, **cell
+    )
+    said = Prior(math.log(600.0), 0.05, "neighbours", 9)
+    PriorAffinity.objects.create(
+        log_mean=said.log_mean, log_sd=said.log_sd, source=said.source, n=9, made_at=NOW, **cell
+    )
+    key = (pool.pk, cell["job_class"].pk, 2)
+    found = matrix()[key]
+    belief = observed(measured=shown.samples_per_s, log_sd=0.0, leases=1)
+    assert found.samples_per_s == pytest.approx(blend([said, measured(belief)]).rate)
+    assert 600 < found.samples_per_s < 700
+    assert (found.source, found.leases, found.priced) == ("neighbours", 1, True)
+    assert matrix().speed(*key) == pytest.approx(found.samples_per_s, rel=1e-12)
 
 
 def test_a_gang_without_a_row_is_so_many_times_one_gpu():
@@ -153,7 +206,7 @@ def test_a_size_that_was_not_leased_is_forecast_inside_what_was_measured(modelle
     pool, cnn = place(modelled)
     cells = matrix()
     two = cells[pool, cnn, 2]
-    assert (two.source, two.leases, two.measured_at) == ("forecast", 36, later(200))
+    assert (two.source, two.leases, two.known_at) == ("forecast", 36, later(200))
     assert two.declared == 2000.0
     assert two.samples_per_s == pytest.approx(2 * 32 / step_s(2, 32), rel=0.05)
     assert two.low < two.samples_per_s < two.high
@@ -254,9 +307,11 @@ def test_the_offers_show_where_every_number_comes_from(modelled):
     [north] = offers_open(a_venue(), now=later(300))
     told = {row["gpus"]: row for row in north["affinities"]}
     assert {row["source"] for row in told.values()} == {"declared", "forecast", "extrapolated"}
-    assert (told[1]["low"], told[1]["measured_at"]) == (None, None)
+    assert (told[1]["reports"], told[1]["known_at"], told[1]["priced"]) == (0, NOW, True)
+    assert math.log(told[1]["high"] / told[1]["low"]) == pytest.approx(2 * 1.6449 * UNSEEN, 1e-4)
+    assert not told[8]["priced"]
     assert told[2]["low"] < told[2]["believed"] < told[2]["high"]
-    assert (told[2]["reports"], told[2]["measured_at"]) == (36, later(200))
+    assert (told[2]["reports"], told[2]["known_at"]) == (36, later(200))
 
 
 def test_columns_are_what_the_rows_hold():

@@ -131,3 +131,41 @@ def a_job(**changes: Any) -> dict[str, Any]:
 
 def a_page(*rows: Any, following: str | None = None) -> Answer:
     return Answer(200, {"results": list(rows), "next": following, "previous": None})
+
+
+def a_quote(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "0190d3c2-0000-7000-8000-0000000000aa",
+        "name": "resnet-a",
+        "round": 7,
+        "state": "DONE",
+        "created_at": "2026-11-21T10:00:00Z",
+        "finished_at": "2026-11-21T10:00:01Z",
+        "job_class": "resnet50-b64",
+        "gpus": [4],
+        "value": "12.000000",
+        "expires_at": "2026-11-21T10:20:00Z",
+        "offers": [{"site": "alder", "version": 3, "offer": "0190d3c2"}],
+        "plans": None,
+        "failed": None,
+        "answer": {
+            "runs": True,
+            "placed": [
+                {
+                    "pool": "alder.a100",
+                    "gpus": 4,
+                    "samples": 720_000,
+                    "price": "8.374000",
+                    "price_before": "8.000000",
+                    "samples_per_s": 1200.0,
+                    "payment": "5.582667",
+                    "price_per_million": "7.753704",
+                    "plan": None,
+                }
+            ],
+            "reason": None,
+            "would_run_at": None,
+            "displaces_own": [],
+            "displaces_others": 2,
+        },
+    } | changes

@@ -58,6 +58,10 @@ def class_page(request: HttpRequest, name: str) -> HttpResponse:
     context = {
         "job_class": job_class,
         "measured": measured.order_by("pool__site__name", "pool__name", "gpus"),
+        "profile": [
+            (key, f"{len(value)} rows" if isinstance(value, list) else value)
+            for key, value in sorted(job_class.profile.items())
+        ],
         "states": reads.jobs_by_state(job_class=job_class),
         "story": story_of("class", job_class.pk),
     }

@@ -20,5 +20,5 @@ class Command(BaseCommand):
             raise CommandError(f"The ledger differs: {found.problems} findings.")
         self.stdout.write(
             f"Every balance follows: {found.contracts} contracts, {found.settlements} settlements, "
-            f"{found.rounds} rounds."
+            f"{found.rounds} rounds, {found.quotes} lines beside their quotes."
         )

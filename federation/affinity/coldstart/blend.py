@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
-from federation.affinity.belief import NOISE, Belief
+from federation.affinity.posterior import INTERVAL_SDS, NOISE, Belief
 
 MEASURED = "measured"  #: source: leases of the very pair
-INTERVAL_SDS = NormalDist().inv_cdf(0.95)  #: each way: the interval holds 90 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,7 @@ class Prior:
     log_sd: float  #: of a lease's rate around it
     source: str  #: "roofline", "catalogue", "neighbours", "operators", "measured"
     n: int  #: observations behind it
+    extrapolated: bool = False  #: whether it leaves the sizes that its source was shown
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.log_mean) and math.isfinite(self.log_sd) and self.log_sd > 0):
@@ -58,7 +57,7 @@ def measured(belief: Belief) -> Prior:
 
 
 def blend(priors: Sequence[Prior]) -> Prior:
-    """All voices by their precisions; source and n are those of the heaviest.
+    """All voices by their precisions; source, n and mark are those of the heaviest.
 
     ValueError when there is no voice at all: nothing is known, and nothing is made up.
     """
@@ -72,7 +71,7 @@ def blend(priors: Sequence[Prior]) -> Prior:
     ratio = math.sqrt(squares / (len(priors) - 1)) if len(priors) > 1 else 1.0
     heaviest = min(priors, key=lambda prior: (prior.log_sd, prior.source, prior.n))
     widened = max(1.0, ratio) / math.sqrt(total)
-    return Prior(mean, widened, heaviest.source, heaviest.n)
+    return Prior(mean, widened, heaviest.source, heaviest.n, heaviest.extrapolated)
 
 
 def blend_known(*priors: Prior | None) -> Prior | None:

@@ -5,12 +5,14 @@ A rate is taken as an efficiency times what the device can attain on so many GPU
     log rate = log(attainable x GPUs / operations) + log efficiency
     attainable = peak^(1 - s) x (bandwidth / BALANCE)^s
 
-Between the two roofs of the roofline model (Williams, Waterman and Patterson, CACM 52(4), 2009)
-a training step spends part of its time under each; in logarithms that is a weighted mean, s its
-memory part. The efficiency is learnt from public results: one part for the work, its edition, its
-batch, what it loses by the GPUs, how peak and bandwidth count otherwise than assumed, and one for
-device and generation. A generation without results so has the spread that generations have. The
-band is widened until it holds 90 % of the results whose whole generation is left out.
+Between the two roofs of the roofline model (Williams, Waterman and Patterson, CACM 52(4), 2009) a
+training step spends part of its time under each; in logarithms that is a weighted mean, s its
+memory part. A data-parallel gang is never faster than the ring all-reduce of its gradient over the
+device's link, where the model's parameters are known. The efficiency is learnt from public results:
+one part for the work, its edition, its batch, what it loses by the GPUs, how peak and bandwidth
+count otherwise than assumed, how much faster links help a gang, and one for device and generation.
+A generation without results so has the spread that generations have. The band is widened until it
+holds 90 % of the results whose whole generation is left out.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from federation.affinity.allreduce import BITS, ring
 from federation.affinity.coldstart.blend import Prior
 from federation.affinity.coldstart.components import Array, Effects, Kernel, learn
 from federation.affinity.coldstart.devices import DEVICES, Device
@@ -30,6 +33,9 @@ MEMORY_PART = 0.3  #: s; 0.3 to 0.7 made little difference
 BALANCE = 6.0  #: GB/s of memory per 10^12 operations/s: about that of V100 and A100
 EFFICIENCY = 0.3  #: median of the attainable, where no result is at hand
 EFFICIENCY_SD = 0.7  #: of its logarithm: a factor of 3 either way holds 90 %
+BOTH_WAYS = 2.0  #: a device's link is the sum of both directions
+GRADIENT_BYTES = {"half": 2.0, "single": 4.0}  #: of one parameter
+LINK = 300.0  #: GB/s of the V100, which others are compared with
 MOST = 800  #: results that variances are learnt from
 
 
@@ -44,9 +50,11 @@ class Query:
     edition: str = ""  #: what may be compared directly: a round of results, a precision
     precision: str = "half"  #: or "single"
     operations: float | None = None  #: per sample, forward and backward; None when unknown
+    parameters: float | None = None  #: of the model; None when unknown
 
     def __post_init__(self) -> None:
-        for name, value in (("batch", self.batch), ("operations", self.operations)):
+        for name in ("batch", "operations", "parameters"):
+            value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"The {name} of {self.work} is {value}: it must be positive.")
         if self.gpus < 1:
@@ -79,13 +87,28 @@ class Catalogue:
     def prior(self, query: Query) -> Prior | None:
         """The speed in the table's unit; None when the device's peak is unknown, or the work was
         never seen and its operations are unknown."""
+        return self.priors([query])[0]
+
+    def priors(self, queries: Sequence[Query]) -> list[Prior | None]:
+        """As `prior`, for many queries at once, in their order."""
+        levels = {query: level for query in queries if (level := self._level(query)) is not None}
+        if not levels:
+            return [None] * len(queries)
+        n = len(self.effects.items)
+        means, spreads = self.effects.predict(list(levels))
+        found = {
+            query: Prior(_held(query, levels[query] + mean), spread, "catalogue", n)
+            for query, mean, spread in zip(levels, means.tolist(), spreads.tolist(), strict=True)
+        }
+        return [found.get(query) for query in queries]
+
+    def _level(self, query: Query) -> float | None:
+        """Logarithm of the rate at full efficiency, where something can be said."""
         reach = attainable(query)
         known = query.work in self.works and self.counted == (query.operations is not None)
         if reach is None or not (known or (self.counted and query.operations)):
             return None
-        mean, spread = self.effects.predict([query])
-        level = math.log(reach) + float(mean[0])
-        return Prior(level, float(spread[0]), "catalogue", len(self.effects.items))
+        return math.log(reach)
 
 
 def attainable(query: Query) -> float | None:
@@ -106,7 +129,27 @@ def roofline(query: Query) -> Prior | None:
     reach = attainable(query)
     if reach is None or query.operations is None:
         return None
-    return Prior(math.log(reach * EFFICIENCY), EFFICIENCY_SD, "roofline", 0)
+    return Prior(_held(query, math.log(reach * EFFICIENCY)), EFFICIENCY_SD, "roofline", 0)
+
+
+def most_by_link(query: Query) -> float | None:
+    """Samples/s that no data-parallel gang passes: a step is not shorter than the ring all-reduce
+    of the gradient over the device's link, however well it overlaps. None for one GPU, and where
+    parameters, batch or operations (and with them the unit of the rate) are unknown."""
+    device = DEVICES.get(query.device)
+    if device is None or query.gpus < 2 or query.operations is None:
+        return None
+    if query.parameters is None or query.batch is None:
+        return None
+    size = GRADIENT_BYTES[query.precision] * query.parameters
+    seconds = ring(size, query.gpus, BITS * device.link / BOTH_WAYS, 0.0)
+    return query.gpus * query.batch / seconds
+
+
+def _held(query: Query, log_rate: float) -> float:
+    """The logarithm of a rate, no higher than the link allows."""
+    most = most_by_link(query)
+    return log_rate if most is None else min(log_rate, math.log(most))
 
 
 def study(results: Sequence[Result]) -> Catalogue:
@@ -161,6 +204,11 @@ def _log_bandwidth(query: Query) -> float:
 
 def _log_gpus(query: Query) -> float:
     return math.log2(query.gpus)
+
+
+def _log_link(query: Query) -> float:
+    """0 for one GPU, which sends nothing."""
+    return 0.0 if query.gpus == 1 else math.log(DEVICES[query.device].link / LINK)
 
 
 def _log_batch(query: Query) -> float:
@@ -222,6 +270,7 @@ _KERNELS: tuple[Kernel[Query], ...] = (
     _slope(_log_peak),
     _slope(_log_bandwidth),
     _slope(_log_gpus),
+    _slope(_log_link),
     _CURVE,
     _times(_WORK, _CURVE),
     _times(_EDITION, _CURVE),

@@ -25,6 +25,7 @@ from federation.affinity.coldstart.components import Array
 
 HEAVY_SHARE = 0.01  #: a kind is heavy when it takes this part of a device's GPU time
 LEAST_SD = 0.01  #: of the logarithm of a step: nobody predicts better than 1 %
+PER_DOUBLING = 0.35  #: log seconds of doubt: half of what a wrong degree misses in a doubling
 FEWEST_NETS = 3  #: networks without which nothing is left to check on
 
 Thing = TypeVar("Thing")
@@ -53,6 +54,13 @@ class Network:
     parameters: float
     memory: float = 0.0  #: GB on one GPU; 0 when unknown
 
+    def __post_init__(self) -> None:
+        if not self.operators:
+            raise ValueError(f"{self.name or 'A network'} has no operators: send at least one.")
+        _positive(self.parameters, f"The number of parameters of {self.name}")
+        if not (math.isfinite(self.memory) and self.memory >= 0):
+            raise ValueError(f"The memory of {self.name} is {self.memory} GB: 0 when unknown.")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -78,7 +86,11 @@ class Exchange:
     seconds: float
 
     def __post_init__(self) -> None:
-        _checked(self.seconds, f"communication of {self.network} on {self.gpus} {self.device}")
+        what = f"communication of {self.network} on {self.gpus} {self.device}"
+        if self.gpus < 1:
+            raise ValueError(f"The {what}: at least one GPU is needed.")
+        _positive(self.parameters, f"The number of parameters of the {what}")
+        _checked(self.seconds, what)
 
 
 class Unpredictable(ValueError):
@@ -90,7 +102,7 @@ class DeviceModel:
     """Operator times of one device, in seconds."""
 
     heavy: Mapping[str, tuple[float, ...]]  #: kind -> coefficients of 1, size, size^2
-    known: frozenset[str]  #: kinds that were timed
+    known: Mapping[str, float]  #: kinds that were timed, with their greatest size
     light: float | None
     on_cpu: float | None
 
@@ -104,6 +116,13 @@ class DeviceModel:
         if operator.kind not in self.known:
             raise Unpredictable(f"{operator.kind} was never timed here: profile it once.")
         return _present(self.light, "light operators")
+
+    def doublings_beyond(self, operator: Operator) -> float:
+        """How far a heavy operator is larger than any that was timed; 0 within, or when light."""
+        if operator.on_cpu or operator.kind not in self.heavy:
+            return 0.0
+        greatest = self.known[operator.kind]
+        return math.log2(operator.size / greatest) if operator.size > greatest > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +147,31 @@ class OperatorModel:
         return compute + base + slope * network.parameters
 
     def prior(self, network: Network, device: str, gpus: int, batch: float) -> Prior | None:
-        """Samples/s with `batch` per GPU; None when the network cannot be predicted there."""
+        """Samples/s with `batch` per GPU; None when the network cannot be predicted there.
+
+        Where heavy operators are larger than any that was timed the prior is marked, and wider by
+        each doubling beyond, weighed by their part of the computing.
+        """
+        _positive(batch, f"The batch of {network.name}")
         try:
             step = self.seconds(network, device, gpus)
         except Unpredictable:
             return None
         if step <= 0:
             return None
-        return Prior(math.log(batch * gpus / step), self.spread, "operators", self.networks)
+        beyond = self._beyond(network, device)
+        spread = math.hypot(self.spread, PER_DOUBLING * beyond)
+        rate = math.log(batch * gpus / step)
+        return Prior(rate, spread, "operators", self.networks, extrapolated=beyond > 0)
+
+    def _beyond(self, network: Network, device: str) -> float:
+        """Mean doublings beyond what was timed, weighed by seconds."""
+        of = self.devices[device]
+        seconds = [of.seconds(operator) for operator in network.operators]
+        weighed = (
+            s * of.doublings_beyond(o) for s, o in zip(seconds, network.operators, strict=True)
+        )
+        return math.fsum(weighed) / (math.fsum(seconds) or 1.0)
 
 
 def fit_operators(timings: Sequence[Timing], exchanges: Sequence[Exchange]) -> OperatorModel:
@@ -185,7 +221,7 @@ def _device(timings: Sequence[Timing]) -> DeviceModel:
     on_cpu = [timing.seconds for timing in timings if timing.operator.on_cpu]
     return DeviceModel(
         heavy,
-        frozenset(kinds),
+        {kind: max(one.operator.size for one in own) for kind, own in sorted(kinds.items())},
         median(light) if light else None,
         median(on_cpu) if on_cpu else None,
     )
@@ -252,6 +288,11 @@ def _present(value: float | None, what: str) -> float:
     if value is None:
         raise Unpredictable(f"No {what} were ever timed here.")
     return value
+
+
+def _positive(value: float, what: str) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{what} is {value}: a positive, finite number is needed.")
 
 
 def _checked(seconds: float, what: str) -> None:

@@ -34,6 +34,13 @@ class Run:
     samples: float  #: of all epochs
     batch: float  #: per GPU
 
+    def __post_init__(self) -> None:
+        for name, value in (("samples", self.samples), ("batch", self.batch)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(
+                    f"The {name} of {self.network.name} is {value}: a positive, finite number."
+                )
+
 
 class NothingFits(ValueError):
     """No configuration meets the limit; the message says by how much the nearest misses."""
@@ -70,6 +77,8 @@ def options(
 
 def cheapest_by(offered: Sequence[Option], deadline: float) -> Option:
     """The cheapest that takes at most `deadline` seconds. NothingFits when none does."""
+    if math.isnan(deadline):
+        raise NothingFits("The deadline is no number: say how many seconds the run may take.")
     in_time = [option for option in offered if option.seconds <= deadline]
     if not in_time:
         nearest = min((option.seconds for option in offered), default=math.inf)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from federation.affinity.planner.pool import Pool
 from federation.affinity.planner.splits import divisors
 
 SECONDS_PER_HOUR = 3600.0
+ANY = "any"  # instead of a pool's name, where plans are looked up
 AT_ONCE = 50_000  # pairs of stages and micro-batches that are weighed together
 
 
@@ -71,8 +72,9 @@ def choose(
     *,
     deadline_s: float | None = None,
     budget: float | None = None,
+    sizes: Sequence[int] = (),
 ) -> Choice:
-    """Weigh every plan of every pool and GPU count.
+    """Weigh every plan of every pool and GPU count; with `sizes` on these GPU counts alone.
 
     Raises BadDescription for a model without `samples`, repeated pools and wishes that are no
     numbers, and NoPlan when the model fits nowhere. Order of the pools never matters.
@@ -80,22 +82,31 @@ def choose(
     samples = _checked(model, pools, deadline_s, budget)
     priced: list[Priced] = []
     refused: list[Refused] = []
+    known: dict[Pool, list[Plan]] = {}
     for pool in sorted(pools, key=lambda pool: pool.id):
-        found = best_by_size(model, pool)
+        alike = replace(pool, id=ANY, price=0.0)  # pools of the same GPUs have the same plans
+        found = known[alike] if alike in known else best_by_size(model, pool, sizes)
         if isinstance(found, str):
             refused.append(Refused(pool.id, found))
         else:
+            known[alike] = found
             priced += [_price(model, pool, plan, samples) for plan in found]
     if not priced:
         raise NoPlan("\n".join(row.why for row in refused))
     return _chosen(priced, refused, deadline_s, budget)
 
 
-def best_by_size(model: ModelDescription, pool: Pool) -> list[Plan] | str:
-    """The quickest plan for each GPU count of the pool, or a sentence when none fits."""
+def best_by_size(
+    model: ModelDescription, pool: Pool, asked: Sequence[int] = ()
+) -> list[Plan] | str:
+    """The quickest plan for each GPU count of the pool, or of those asked for; a sentence when none
+    fits."""
+    counts = tuple(sorted({size for size in asked if size <= pool.gpus})) if asked else pool.sizes()
+    if not counts:
+        return f"no plan on {pool.id}: it has {pool.gpus} GPUs, fewer than {min(asked)}"
     found: list[Plan] = []
     too_large: list[Weighed] = []
-    for sizes in _portions(model, pool):
+    for sizes in _portions(model, counts):
         weighed = weigh(model, pool, sizes)
         order = ranked(weighed)
         if not len(order):
@@ -105,11 +116,10 @@ def best_by_size(model: ModelDescription, pool: Pool) -> list[Plan] | str:
     return found or nothing_fits(model, pool, too_large[0])
 
 
-def _portions(model: ModelDescription, pool: Pool) -> Iterator[tuple[int, ...]]:
+def _portions(model: ModelDescription, sizes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """GPU counts to weigh at once, so that the memory this takes has a bound."""
     ways = len(divisors(model.layers)) * len(divisors(model.global_batch))
     many = max(AT_ONCE // ways, 1)
-    sizes = pool.sizes()
     return (sizes[at : at + many] for at in range(0, len(sizes), many))
 
 

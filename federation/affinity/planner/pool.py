@@ -15,6 +15,7 @@ from federation.affinity.planner.checks import (
 
 USABLE = 0.92  #: share of a GPU's memory that a plan may fill; the rest is context and fragments
 EFFICIENCY = 0.5  #: share of peak FLOP/s that large training reaches (llm-analysis)
+EVERY_COUNT = 128  #: GPU counts up to here are all looked at; a cheaper one is often odd
 EXACT_BITS = 5  #: leading bits of a number of nodes that is looked at
 GB = 1e9
 GBIT = 1e9 / 8  # bytes/s
@@ -90,15 +91,15 @@ class Pool:
             refuse_any([Problem("id", f"must be a name, is {self.id!r:.60}")])
 
     def sizes(self) -> tuple[int, ...]:
-        """GPU counts to look at: powers of two within a node, whole nodes, and the whole pool.
+        """GPU counts to look at: every one up to 128, then whole nodes, and the whole pool.
 
         Every number of nodes up to 32; beyond, 16 evenly spaced between powers of two.
         """
-        within = {2**n for n in range(self.gpus.bit_length()) if 2**n < self.gpus_per_node}
+        small = range(1, min(self.gpus, EVERY_COUNT) + 1)
         most = self.gpus // self.gpus_per_node
         nodes = {
             node
             for power in range(max(most.bit_length() - EXACT_BITS, 0) + 1)
             for node in range(2**power, min(most, 2 ** (power + EXACT_BITS)) + 1, 2**power)
         }
-        return tuple(sorted({*within, *(node * self.gpus_per_node for node in nodes), self.gpus}))
+        return tuple(sorted({*small, *(node * self.gpus_per_node for node in nodes), self.gpus}))

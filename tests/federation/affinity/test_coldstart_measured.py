@@ -82,4 +82,5 @@ def test_counted_operations_give_the_published_utilisation():
 def test_the_page_shows_what_the_operators_give():
     told = operators(0)
     assert told["operators_error"] == pytest.approx(shown("operators_error"), abs=0.0011)
-    assert 1 - told["operators_right"] == pytest.approx(shown("operators_right"), abs=0.0051)
+    assert told["operators_wrong"] == pytest.approx(shown("operators_wrong"), abs=0.0051)
+    assert told["operators_wrong"] == pytest.approx(1 - told["operators_right"])

@@ -103,6 +103,37 @@ def test_a_time_that_is_none_is_refused(seconds):
         Exchange("net", "V100", 2, 1e6, seconds)
 
 
+@pytest.mark.parametrize("value", [0.0, -1e6, math.nan, math.inf])
+def test_what_describes_no_network_is_a_sentence(model, value):
+    fine = Network("net", (Operator("MatMul", 1e6),), 1e6)
+    for wrong, sentence in (
+        (lambda: Network("net", (), 1e6), "net has no operators: send at least one"),
+        (lambda: Network("net", fine.operators, value), "The number of parameters of net is"),
+        (lambda: Network("net", fine.operators, 1e6, -1.0), "The memory of net is -1.0 GB"),
+        (lambda: Exchange("net", "V100", 2, value, 0.1), "The number of parameters of the comm"),
+        (lambda: Exchange("net", "V100", 0, 1e6, 0.1), "at least one GPU is needed"),
+        (lambda: Run(fine, value, 32.0), "The samples of net is"),
+        (lambda: Run(fine, 1e6, value), "The batch of net is"),
+        (lambda: model.prior(fine, "V100", 1, value), "The batch of net is"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            wrong()
+    with pytest.raises(NothingFits, match="The deadline is no number"):
+        cheapest_by(OFFERED, math.nan)
+
+
+def test_an_operator_larger_than_any_timed_is_marked_and_wider(model):
+    kind = sorted(model.devices["V100"].heavy)[0]
+    greatest = model.devices["V100"].known[kind]
+    inside, one, far = (
+        model.prior(Network("n", (Operator(kind, size),), 1e7), "V100", 1, 32.0)
+        for size in (greatest, 2 * greatest, 1e6 * greatest)
+    )
+    assert (inside.extrapolated, one.extrapolated, far.extrapolated) == (False, True, True)
+    assert inside.log_sd < one.log_sd < far.log_sd
+    assert far.log_sd > 5.0  # twenty doublings: nothing is known
+
+
 def test_equal_samples_give_their_time():
     timings = [
         Timing(f"n{n}", "V100", Operator("MatMul", 1e6), 0.01) for n in range(3) for _ in range(4)

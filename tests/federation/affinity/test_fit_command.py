@@ -101,6 +101,7 @@ def test_row_order_does_not_change_the_model(write, tmp_path):
         ([HEADER], ["there is no sample"]),
         (["class,nodes,replicas,step_time_s"], ["local_bsz: this column is missing"]),
         ([f"{HEADER},bsz"], ["bsz: this column is not known"]),
+        ([f"{HEADER},"], ["a column without a name: this column is not known"]),
         ([f"{HEADER},nodes"], ["nodes: this column stands twice"]),
         ([HEADER, "cnn,1,1,8,nan"], ["line 2: step_time_s is nan"]),
         ([HEADER, "cnn,1,1,8,0", "cnn,1,1,8,-2"], ["line 2: step_time_s is 0", "line 3: step_"]),
@@ -111,7 +112,13 @@ def test_row_order_does_not_change_the_model(write, tmp_path):
         ([HEADER, ",1,1,8,1"], ["line 2, class: is empty"]),
         ([HEADER, "cnn,1,1,8"], ["line 2: 4 cells where the header has 5"]),
         ([HEADER, "cnn,1,1,8,1"], ["class cnn: 1 sample of one configuration only"]),
-        ([HEADER, *ROWS, "lm,1,1,8,1"], ["class lm: 1 sample of one configuration only"]),
+        (
+            [HEADER, "cnn,1,1,8,1", "lm,1,1,8,1"],
+            ["class cnn: 1 sample of one", "class lm: 1 sample of one configuration only"],
+        ),
+        ([HEADER, "", "cnn,1,1,8,1", "  ", "cnn,1,1,8,nan"], ["line 5: step_time_s is nan"]),
+        ([HEADER, "cnn,1,1,1_0,1", "cnn,1,1,８,1"], ["'1_0' is not a number", "'８' is not"]),
+        ([HEADER, "cnn,1,1,8\u00a0,1"], ["is not a number"]),
         ([HEADER, *["cnn,1,1,8,1"] * 9], ["class cnn: 9 samples of one configuration only"]),
         ([f"{HEADER},sync_time_s", "cnn,1,1,8,1,2"], ["sync_time_s 2 is not below step_time_s 1"]),
         ([f"{HEADER},sync_time_s", "cnn,1,1,8,1,nan"], ["line 2: sync_time_s is nan"]),
@@ -127,6 +134,32 @@ def test_bad_samples_are_one_line_each(write, capsys, tmp_path, lines, sentences
         assert line.startswith(f"{path}: ")
         assert sentence in line
     assert not (tmp_path / "m.json").exists()
+
+
+def test_a_thin_class_is_said_and_the_others_are_fitted(write, capsys, tmp_path):
+    model = tmp_path / "m.json"
+    samples = write("s.csv", HEADER, *ROWS, "lm,1,1,8,1")
+    assert run("fit", samples, "-o", model) == 0
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith(f"{samples}: class lm: 1 sample of one configuration only")
+    assert len(error.splitlines()) == 1
+    assert [one["class"] for one in json.loads(model.read_text())["models"]] == ["cnn"]
+    asked = write("c.csv", "class,nodes,replicas,local_bsz", "cnn,1,2,8", "", "lm,1,2,8")
+    [line] = refused(capsys, "predict", model, asked)
+    assert line.endswith("line 4: class 'lm' was not fitted")
+
+
+def test_blank_lines_and_spaces_around_names_mean_nothing(write, tmp_path, capsys):
+    plain, spaced = tmp_path / "1.json", tmp_path / "2.json"
+    assert run("fit", write("a.csv", f"{HEADER},pool", *(f"{r},X" for r in ROWS)), "-o", plain) == 0
+    header = f" {HEADER} , pool".replace(",", ", ")
+    rows = [line for row in ROWS for line in (f" {row}, X ", "", "   ")]
+    assert run("fit", write("b.csv", header, "", *rows), "-o", spaced) == 0
+    assert plain.read_bytes() == spaced.read_bytes()
+    asked = write("c.csv", "class ,nodes,replicas,local_bsz", "", " cnn,1,2,8", "")
+    assert run("predict", plain, asked) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_many_problems_stop_the_reading(write, capsys, tmp_path):
@@ -152,6 +185,21 @@ def test_files_that_are_no_tables(capsys, tmp_path):
         (lambda found: found.update(models=[]), "at least one model"),
         (lambda found: found["models"][0].pop("theta"), "models[0]: theta is missing"),
         (lambda found: found["models"][0].update(scale=-1), "scale and noise must be above 0"),
+        (lambda found: found["models"][0].update(scale=1e300), "scale and noise must be above 0"),
+        (lambda found: found["models"][0].update(noise=1e300), "scale and noise must be above 0"),
+        (lambda found: found["models"][0]["weights"].__setitem__(0, 1e9), "weights must not add"),
+        (lambda found: found["models"][0]["batches"].__setitem__(0, 1e9), "batches must rise"),
+        (lambda found: found["models"][0]["prior"].update(power=1e5), "power must lie between"),
+        (lambda found: found["models"][0]["prior"].update(overlap=[0, 1e300]), "a belief must lie"),
+        (lambda found: found["models"][0]["cells"].update(lowest=[0, 1, 8]), "lowest and highest"),
+        (lambda found: found["models"][0]["cells"].update(lowest=[3, 1, 8]), "lowest and highest"),
+        (
+            lambda found: found["models"][0]["cells"].update(highest=[2, 8, math.inf]),
+            "is not JSON we read",
+        ),
+        (lambda found: found["models"][0]["cells"]["sums"][0].__setitem__(6, -1), "a cell lies"),
+        (lambda found: found["models"][0]["cells"]["sums"][0].__setitem__(7, 9), "a cell lies"),
+        (lambda found: found["models"][0]["cells"]["sums"][0].__setitem__(4, 2**60), "a cell lies"),
         (lambda found: found["models"][0]["theta"].pop(), "do not belong to these cells"),
         (lambda found: found["models"][0]["cells"].update(keys=[]), "four keys and nine sums"),
         (lambda found: found["models"][0]["theta"].__setitem__(0, "x"), "'x' is not a number"),

@@ -76,8 +76,16 @@ def test_what_is_unknown_is_not_admitted():
     strange = Kind("graphs", 4)
     assert model.predict(strange, Kind("more graphs")) is None
     assert not model.admits(Kind("more graphs"), strange, slowdown=100.0)
+    assert not model.admits(strange, KINDS[0], slowdown=1e9)  # the host is known, the guest is not
+    assert not model.admits(KINDS[0], strange, slowdown=1e9)
     half_known = model.predict(strange, KINDS[0])
     assert half_known.low < model.predict(KINDS[4], KINDS[0]).low
+
+
+@pytest.mark.parametrize("slowdown", [0, -1, 0.5, math.nan, math.inf])
+def test_a_slowdown_that_is_none_is_a_sentence(slowdown):
+    with pytest.raises(ValueError, match="it is at least 1"):
+        study(table()).admits(KINDS[0], KINDS[5], slowdown=slowdown)
 
 
 def test_no_rate_exceeds_running_alone():

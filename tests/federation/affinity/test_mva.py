@@ -132,6 +132,7 @@ def test_two_points_give_the_network_back(delay, server):
     [
         (Profile(100.0, 150.0, 32, 1e9, 10), "shorter than its two transfers"),
         (Profile(1.0, 0.6, 32, 1e6, 10), "something else slows the second"),
+        (Profile(1.0, 2.2, 32, 1e6, 10), "at 2.2 steps/s are faster than twice the 1 of one"),
         (Profile(math.nan, 1.0, 32, 1e6, 10), "above 0"),
         (Profile(1.0, 0.0, 32, 1e6, 10), "above 0"),
     ],

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from federation.affinity.planner import choosing
 from federation.affinity.planner.choosing import choose
 from federation.affinity.planner.errors import BadDescription, NoPlan
-from federation.affinity.planner.model import ModelDescription
+from federation.affinity.planner.model import ModelDescription, transformer_parameters
+from federation.affinity.planner.planning import plans
 from federation.affinity.planner.pool import BelievedSpeed, Device, Pool
 from tests.federation.affinity.planner_brute_force import a_job, every_plan
 
@@ -138,14 +139,30 @@ def test_belief_decides_between_pools():
     assert choose(BERT, [quick, twin]).fastest.pool == "a slow one"
 
 
-def test_sizes_are_parts_of_a_node_whole_nodes_and_the_pool():
-    assert Pool("A", A100, 30, 8).sizes() == (1, 2, 4, 8, 16, 24, 30)
+def test_sizes_are_all_small_counts_whole_nodes_and_the_pool():
+    assert Pool("A", A100, 30, 8).sizes() == tuple(range(1, 31))
     assert Pool("A", A100, 3, 8).sizes() == (1, 2, 3)
-    assert Pool("A", A100, 5, 1).sizes() == (1, 2, 3, 4, 5)
+    assert Pool("A", A100, 160, 8).sizes() == (*range(1, 129), 136, 144, 152, 160)
     many = Pool("A", A100, 10**6, 8).sizes()
     assert many[-1] == 10**6
-    assert len(many) < 300
+    assert len(many) < 400
     assert set(range(8, 32 * 8, 8)) <= set(many)
+
+
+def test_an_odd_count_is_found_where_it_is_cheapest():
+    params = transformer_parameters(12, 4096, 50304, 2048)
+    model = ModelDescription(params, 12, 4096, 32, 2048, 50304, 60, 1e5)
+    pool = Pool("A", Device(16, 312, 100, 400), 24, 6, 1.0)
+    every = {
+        gpus: gpus * found[0].step_s
+        for gpus in range(1, 25)
+        if (found := plans(model, pool, gpus).plans)
+    }
+    least = min(every.values())
+    assert choose(model, [pool]).cheapest.credits == pytest.approx(
+        math.ceil(1e5 / 60) * least / 3600
+    )
+    assert min(every[gpus] for gpus in (12, 18, 24)) > 1.2 * least  # whole nodes alone miss it
 
 
 @pytest.mark.parametrize(

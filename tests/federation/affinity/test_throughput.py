@@ -301,18 +301,18 @@ def test_cells_left_out_are_foretold_as_by_a_fit_without_them():
     off = cells.log_step - at.log_step
     kernel = residuals.covariance(places, places)
     process = residuals.condition(places, kernel, off, noise, at.step_gradient, aim.rows)
-    groups = np.arange(len(off)) % 5.0
-    error, variance = residuals.left_out(process, off, groups, aim.rows)
-
+    inverse = residuals.inverse_covariance(process)
     prior = np.linalg.inv(aim.rows.T @ aim.rows)
     slope = at.step_gradient
     cover = kernel + np.diag(noise) + slope @ prior @ slope.T
-    for group in range(5):
-        out, kept = groups == group, groups != group
-        pull = np.linalg.solve(cover[np.ix_(kept, kept)], cover[np.ix_(kept, out)])
-        np.testing.assert_allclose(error[out], off[out] - pull.T @ off[kept], atol=1e-8)
-        spread = cover[np.ix_(out, out)] - cover[np.ix_(out, kept)] @ pull
-        np.testing.assert_allclose(variance[out], np.diag(spread), rtol=1e-6)
+    for groups in (np.arange(len(off)) % 5.0, np.arange(len(off)) * 1.0):
+        error, variance = residuals.left_out(inverse, off, groups)
+        for group in np.unique(groups):
+            out, kept = groups == group, groups != group
+            pull = np.linalg.solve(cover[np.ix_(kept, kept)], cover[np.ix_(kept, out)])
+            np.testing.assert_allclose(error[out], off[out] - pull.T @ off[kept], atol=1e-8)
+            spread = cover[np.ix_(out, out)] - cover[np.ix_(out, kept)] @ pull
+            np.testing.assert_allclose(variance[out], np.diag(spread), rtol=1e-6)
 
 
 def test_a_pool_tells_a_class_that_never_left_one_node():
@@ -322,11 +322,13 @@ def test_a_pool_tells_a_class_that_never_left_one_node():
     }
     alone = sampled([(1, 1), (1, 2), (1, 4)], spread=0.03, seed=9)
     tallies["new", "X"] = tally.gather(alone)
-    model = fit_all(tallies)["new", "X"]
+    model = fit_all(tallies).models["new", "X"]
     assert model.prior.factors
     assert fit(alone).prior == PLAIN
     assert model.forecast(Configuration(2, 4, 16)).extrapolated
-    prior = pool_prior([one.fitted() for key, one in fit_all(tallies).items() if key[0] != "new"])
+    prior = pool_prior(
+        [one.fitted() for key, one in fit_all(tallies).models.items() if key[0] != "new"]
+    )
     assert prior.overlap[1] < PLAIN.overlap[1]
 
 
@@ -339,6 +341,20 @@ def test_all_reduce_costs():
     assert two > 5 * one
     prior = prior_of_links(1e9, links)
     assert math.exp(prior.node_s[0]) == pytest.approx(0.08, rel=0.01)
+
+
+def test_links_and_gradients_that_are_none_are_sentences():
+    for speeds, sentence in (
+        ((0, 100), "intra_gbit_s is 0"),
+        ((100, -1), "inter_gbit_s is -1"),
+        ((100, math.nan), "inter_gbit_s is nan"),
+        ((100, 100, -1.0), "latency_s is -1"),
+    ):
+        with pytest.raises(BadSamples, match=sentence):
+            Links(*speeds)
+    for size in (0.0, math.nan, math.inf, -1.0):
+        with pytest.raises(BadSamples, match="a gradient of"):
+            prior_of_links(size, Links(100, 100))
 
 
 def test_links_are_a_prior_where_nothing_was_measured():

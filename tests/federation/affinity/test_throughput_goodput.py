@@ -47,6 +47,17 @@ def test_noise_of_gradients():
             noise_of(wrong, 1.0, 64)
 
 
+def test_noise_that_says_nothing_is_a_sentence():
+    with pytest.raises(BadSamples, match="both 0: report gradients first"):
+        Noise(32, 0.0, 0.0).efficiency(64)
+    for wrong in ((0.0, 1.0, 1.0), (32, -5.0, 1.0), (32, 1.0, math.nan), (math.inf, 1.0, 1.0)):
+        with pytest.raises(BadSamples, match="a batch above 0, and a variance"):
+            Noise(*wrong)
+    for batch in (0.0, -1.0, math.nan):
+        with pytest.raises(BadSamples, match="a batch of"):
+            Noise(32, 1.0, 1.0).efficiency(batch)
+
+
 def test_candidates_hold_the_limits():
     found = candidates(1, 4, 64, LIMITS)
     for one in found:

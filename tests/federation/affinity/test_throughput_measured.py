@@ -6,7 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.throughput import PATH, SPLITS, halves, measured, missed, small, without_waits
+from bench.throughput import (
+    PATH,
+    SPLITS,
+    halves,
+    held_cells,
+    larger,
+    measured,
+    missed,
+    scaled,
+    small,
+    without_waits,
+)
 from federation.affinity.throughput import fit
 from tests.docs.reading import DOCS, tables
 
@@ -43,6 +54,23 @@ def test_half_of_the_sizes_held_out(table, waits):
     assert 85 <= np.mean(covered) <= 95
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_half_of_the_single_cells_held_out(table, waits):
+    ending = "" if waits else "_without_waits"
+    rows = [held_cells(samples, splits=(500, 501)) for samples in table.values()]
+    assert max(row["error" + ending] for row in rows) <= 8
+    assert min(row["covered" + ending] for row in rows) >= 85
+    assert 88 <= np.mean([row["covered" + ending] for row in rows]) <= 95
+
+
+def test_from_sixteen_replicas_to_sixty_four(table):
+    more = larger(Path(FOLDER))
+    rows = [scaled(table[name], more[name], most=16) for name in APPLICATIONS]
+    for band, error in (("8_16", 8), ("20_32", 9), ("33_64", 20)):
+        assert np.mean([row[f"median_{band}"] for row in rows]) <= error
+        assert min(row[f"covered_{band}"] for row in rows) >= 85
+
+
 def test_from_four_replicas_to_sixteen(table):
     alone, probed = [], []
     for samples in table.values():
@@ -59,9 +87,9 @@ def test_from_four_replicas_to_sixteen(table):
 
 
 def test_the_page_shows_what_the_command_measures(table):
-    held, grew = (
+    held, cells, grew = (
         {row["Application"]: row for row in rows}
-        for rows in tables(DOCS / "explanation" / "how-hanse-predicts-throughput.md")[1:3]
+        for rows in tables(DOCS / "explanation" / "how-hanse-predicts-throughput.md")[1:4]
     )
     for name, samples in table.items():
         found = []
@@ -72,6 +100,9 @@ def test_the_page_shows_what_the_command_measures(table):
             shown = float(held[name][column])
             # last digits of a fit may differ between machines, and with them a row in or out
             assert shown == pytest.approx(np.mean([row[key] for row in found]), abs=0.3)
+        alone = held_cells(samples)
+        for key, column in (("error", "Mean error"), ("covered", "Held by the band")):
+            assert float(cells[name][column]) == pytest.approx(alone[key], abs=0.3)
         for probe, column in ((False, "Hanse: median error"), (True, "Hanse with probe")):
             seen, asked = small(samples, probe)
             median = missed(fit(seen), asked)["median"]

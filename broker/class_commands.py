@@ -1,0 +1,67 @@
+"""`hanse classes`: the registry of job classes, and what is known of one before anybody runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.command_line import ACTOR, Out, Output, do, fail, named, set_up, show
+
+app = typer.Typer(no_args_is_help=True, help="The registry of job classes.")
+
+
+@app.command("add")
+def classes_add(
+    name: str, title: str = "", owner: Annotated[str, typer.Option(help="a member")] = ""
+) -> None:
+    """Register a job class."""
+    now = set_up()
+    from federation.models import Member
+    from federation.services.members import class_create
+
+    member = named(Member, owner, "member") if owner else None
+    do(class_create, name=name, title=title, owner=member, actor=ACTOR, now=now)
+    typer.echo(f"Job class {name} registered.")
+
+
+@app.command("list")
+def classes_list(output: Out = Output.TABLE) -> None:
+    """All job classes."""
+    set_up()
+    from federation.models import JobClass
+
+    rows = JobClass.objects.select_related("owner")
+    show(
+        [
+            {"name": c.name, "title": c.title, "owner": c.owner.name if c.owner else ""}
+            for c in rows
+        ],
+        output,
+    )
+
+
+@app.command("profile")
+def classes_profile(
+    name: str,
+    file: Annotated[
+        Path | None, typer.Argument(help="JSON; {} = nothing is known. Without it: show.")
+    ] = None,
+) -> None:
+    """Show, or set, what is known of a class before anybody runs it."""
+    now = set_up()
+    from federation.models import JobClass
+    from federation.services.priors import profile_set
+
+    job_class = named(JobClass, name, "class")
+    if file is None:
+        typer.echo(json.dumps(job_class.profile, indent=2))
+        return
+    try:
+        profile = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"{file}: {error}", "bad_file")
+    do(profile_set, job_class=job_class, profile=profile, by=None, actor=ACTOR, now=now)
+    typer.echo(f"The profile of {name} is set.")

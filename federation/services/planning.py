@@ -1,0 +1,98 @@
+"""A submission whose GPUs the planner chooses, or whose own choice it holds against the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from federation.errors import BadInput, FieldProblem
+from federation.grouping import Traits, group_of
+from federation.models import Job, JobClass, Tenant, Venue
+from federation.selectors.plans import Planned, plan_choice
+
+if TYPE_CHECKING:
+    from federation.services.jobs import JobDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A draft with gang sizes and pools that all hold its model."""
+
+    draft: JobDraft
+    planned: Planned | None = None  #: None: it describes no model
+
+    def group(self, tenant: Tenant, job_class: JobClass) -> str:
+        """What the market takes it for, see `federation.grouping`."""
+        traits = Traits(
+            home=tenant.member_id,
+            job_class=job_class.pk,
+            kind=Job.Kind.TRAINING,
+            gpus=self.draft.gpus,
+            gpu_kinds=self.draft.gpu_kinds,
+            sites_allow=self.draft.sites_allow,
+            sites_deny=self.draft.sites_deny,
+            pools=self.draft.pools,
+        )
+        return group_of(traits)
+
+    @property
+    def said(self) -> str:
+        """For the story of the job; empty without a model."""
+        if self.planned is None:
+            return ""
+        sizes = ", ".join(map(str, self.planned.gpus))
+        chosen = f"Planned for {sizes} GPUs at {', '.join(self.planned.pools)}."
+        return " ".join((chosen, *self.planned.notes))
+
+
+def plan_asked(*, draft: JobDraft, venue: Venue, now: datetime) -> Planned:
+    """What `draft_fitted` would choose for a draft that nobody submits.
+
+    Raises BadInput for a draft without a model, of an unknown class or with a deadline in the past.
+    """
+    job_class = JobClass.objects.filter(name=draft.job_class).first()
+    problems = []
+    if draft.model is None:
+        problems.append(FieldProblem("model", "describes what is trained; it is missing"))
+    if draft.deadline is not None and draft.deadline <= now:
+        problems.append(FieldProblem("deadline", "lies in the past"))
+    if job_class is None:
+        why = f"{draft.job_class} is not a registered job class"
+        problems.append(FieldProblem("job_class", why, "unknown_class"))
+    if problems or job_class is None:
+        raise BadInput(*problems)
+    planned = draft_fitted(draft=draft, job_class=job_class, venue=venue, now=now).planned
+    assert planned is not None  # noqa: S101 - it has a model
+    return planned
+
+
+def draft_fitted(
+    *,
+    draft: JobDraft,
+    job_class: JobClass,
+    venue: Venue,
+    now: datetime,
+    chosen: Planned | None = None,
+) -> Fitted:
+    """Choose sizes and pools for a draft with a model; any other stays as it is.
+
+    Nothing is stored. The sizes and pools that the tenant names are kept to; `chosen` is what was
+    chosen before, by the quote that the draft cites. Raises as `plan_choice`: BadInput for the
+    model, Refused("no_plan") when it fits nowhere permitted.
+    """
+    if draft.model is None:
+        return Fitted(draft)
+    if chosen is not None:
+        return Fitted(replace(draft, gpus=chosen.gpus, pools=chosen.pools), chosen)
+    planned = plan_choice(
+        model=draft.model,
+        samples=draft.samples,
+        deadline_s=None if draft.deadline is None else (draft.deadline - now).total_seconds(),
+        budget=float(draft.max_cost),
+        wish=draft,
+        job_class=job_class,
+        venue=venue,
+        now=now,
+    )
+    return Fitted(replace(draft, gpus=planned.gpus, pools=planned.pools), planned)
