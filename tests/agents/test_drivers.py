@@ -1,4 +1,4 @@
-"""The contract every driver keeps, run for each of them; then what only processes can get wrong."""
+"""The contract of all drivers for those without a scheduler; then what only processes get wrong."""
 
 from __future__ import annotations
 
@@ -9,42 +9,36 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from agents.clock import SystemClock, VirtualClock, boot_id
 from agents.drivers import guard, processes
-from agents.drivers.base import Driver, Exit, Handle, Phase
+from agents.drivers.base import Driver, Handle
 from agents.drivers.environment import refusal
 from agents.drivers.fake import FakeDriver
 from agents.drivers.process import ProcessDriver
-from agents.errors import DriverFailed
 from agents.protocol import EndReason
-from tests.agents.making import a_config, a_task, alive, kill_guard, steps, until
+from tests.agents.driver_contract import DriverContract, RunsCommands, over
+from tests.agents.making import a_config, a_task, alive, kill_guard, until
 
 T = TypeVar("T")
 
 
-class Bench(Protocol):
-    """A driver, its time, and how to wait in it."""
-
-    driver: Driver
-
-    def now(self) -> float: ...
-
-    def until(self, found: Callable[[], T], seconds: float = 10.0) -> T: ...
-
-
 class ProcessBench:
+    begin_s = 0.0
+    late_s = 0.5
+
     def __init__(self, folder: Path, **driver: Any) -> None:
         self.root = folder / "attempts"
         self.work = folder / "state" / "work"
         self.clock = SystemClock()
-        settings = a_config(folder, driver=driver).driver
-        self.driver: Driver = ProcessDriver(
-            root=self.root, site="birch", settings=settings, clock=self.clock
-        )
+        self.settings = a_config(folder, driver=driver).driver
+        self.driver: Driver = self.restarted()
+
+    def restarted(self) -> ProcessDriver:
+        return ProcessDriver(root=self.root, site="birch", settings=self.settings, clock=self.clock)
 
     def now(self) -> float:
         return self.clock.boottime()
@@ -62,6 +56,9 @@ class ProcessBench:
 
 
 class FakeBench:
+    begin_s = 0.0
+    late_s = 0.5
+
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.driver: Driver = FakeDriver(clock=self.clock, speeds={("a100", "resnet50"): 1.0})
@@ -78,16 +75,6 @@ class FakeBench:
         raise AssertionError("waited in vain")
 
 
-@pytest.fixture(params=["process", "fake"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    if request.param == "fake":
-        yield FakeBench()
-        return
-    made = ProcessBench(tmp_path)
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[ProcessBench]:
     made = ProcessBench(tmp_path)
@@ -95,91 +82,16 @@ def real(tmp_path: Path) -> Iterator[ProcessBench]:
     made.close()
 
 
-def over(bench: Bench, handle: Handle) -> Exit:
-    found = bench.until(lambda: bench.driver.poll(handle).exit)
-    assert found is not None
-    return found
+class TestFake(DriverContract):
+    @pytest.fixture
+    def bench(self) -> FakeBench:
+        return FakeBench()
 
 
-def lines(driver: Driver, attempt: str) -> list[int]:
-    data = driver.progress(attempt, 0, 1 << 20)
-    return [json.loads(line)["samples"] for line in data.splitlines()]
-
-
-def test_it_runs_to_its_end_with_progress_and_log(bench: Bench) -> None:
-    handle = bench.driver.start(a_task(command=steps(3), samples_wanted=3))
-    assert bench.driver.poll(handle).phase is Phase.RUNNING
-    end = over(bench, handle)
-    assert (end.reason, end.exit_code) == (EndReason.EXITED, 0)
-    assert end.ended is not None
-    assert handle.started <= end.ended <= bench.now()
-    assert lines(bench.driver, "a1")[-1] == 3
-    log = bench.driver.logs("a1", 0, 1 << 20).data
-    assert bench.driver.logs("a1", 3, 4).data == log[3:7]
-    assert bench.driver.logs("a1", len(log), 10).data == b""
-
-
-def test_it_stops_when_asked_and_says_why(bench: Bench) -> None:
-    handle = bench.driver.start(a_task(command=steps(10_000)))
-    bench.until(lambda: lines(bench.driver, "a1"))
-    for _ in range(2):
-        bench.driver.stop(handle, grace_s=2.0, reason=EndReason.REVOKED, why="outbid")
-    end = over(bench, handle)
-    assert (end.reason, end.message, end.exit_code) == (EndReason.REVOKED, "outbid", 143)
-
-
-def test_it_keeps_the_fence_and_moves_it_when_renewed(bench: Bench) -> None:
-    fence = bench.now() + 1.0
-    handle = bench.driver.start(a_task(command=steps(10_000), fence_at=fence, fence_lead_s=0.2))
-    bench.driver.renew(handle, fence + 0.5)
-    end = over(bench, handle)
-    assert end.reason is EndReason.FENCED
-    assert end.ended is not None
-    assert fence < end.ended < fence + 1.0
-
-
-def test_it_keeps_the_runtime_limit(bench: Bench) -> None:
-    handle = bench.driver.start(a_task(command=steps(10_000), max_runtime_s=0.5))
-    end = over(bench, handle)
-    assert end.reason is EndReason.RUNTIME_LIMIT
-    assert end.ended is not None
-    assert end.ended - handle.started >= 0.5
-
-
-def test_an_attempt_starts_once(bench: Bench) -> None:
-    handle = bench.driver.start(a_task(command=steps(1), samples_wanted=1))
-    over(bench, handle)
-    with pytest.raises(DriverFailed, match="before"):
-        bench.driver.start(a_task())
-
-
-def test_readopting_finds_what_was_started(bench: Bench) -> None:
-    handle = bench.driver.start(a_task(command=steps(3), samples_wanted=3))
-    bench.until(lambda: lines(bench.driver, "a1"))
-    again = bench.driver.readopt("a1")
-    assert again is not None
-    assert bench.driver.poll(again).phase in (Phase.RUNNING, Phase.OVER)
-    assert over(bench, again).reason is EndReason.EXITED
-    assert bench.driver.readopt("never") is None
-    assert bench.driver.known() == {"a1"}
-    bench.driver.cleanup("a1")
-    bench.driver.cleanup("a1")
-    assert bench.driver.known() == frozenset()
-    assert handle.attempt == again.attempt
-
-
-def test_a_log_ends_at_its_cap_with_a_mark(bench: Bench) -> None:
-    handle = bench.driver.start(
-        a_task(command="while echo 0123456789; do :; done", log_cap_bytes=500, max_runtime_s=60)
-    )
-    bench.until(lambda: bench.driver.logs("a1", 0, 10_000).truncated)
-    bench.driver.stop(handle, grace_s=0.0, reason=EndReason.REVOKED, why="")
-    over(bench, handle)
-    part = bench.driver.logs("a1", 0, 10_000)
-    assert len(part.data) == 500
-    assert part.data.endswith(guard.log_mark(500))
-    assert not bench.driver.logs("a1", 0, 100).truncated
-    assert bench.driver.logs("a1", 400, 100).truncated
+class TestProcess(RunsCommands):
+    @pytest.fixture
+    def bench(self, real: ProcessBench) -> ProcessBench:
+        return real
 
 
 # -- processes only -------------------------------------------------------------------------------
@@ -288,14 +200,6 @@ def test_shell_characters_in_fields_are_inert(real: ProcessBench) -> None:
     assert not (real.work / "job-a1" / "pwned").exists()
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", "", ".", "-x", "a b", "a\n"])
-def test_names_that_are_no_folder_are_refused(real: ProcessBench, name: str) -> None:
-    with pytest.raises(DriverFailed):
-        real.driver.start(a_task(name))
-    with pytest.raises(DriverFailed):
-        real.driver.start(a_task("fine", job=name))
-
-
 @pytest.mark.parametrize(
     "env", [{"LD_PRELOAD": "x"}, {"PATH": "x"}, {"HANSE_X": "1"}, {"A B": ""}, {"A": "\x00"}]
 )
@@ -324,12 +228,6 @@ def test_threads_and_cores_follow_the_gpus(tmp_path: Path) -> None:
     bench.close()
 
 
-def test_a_setup_that_fails_ends_the_attempt(real: ProcessBench) -> None:
-    end = over(real, real.driver.start(a_task(setup="echo set; false", command="echo ran")))
-    assert end.exit_code == 1
-    assert real.driver.logs("a1", 0, 100).data == b"set\n"
-
-
 def test_a_program_that_is_not_there_says_so(real: ProcessBench) -> None:
     end = over(real, real.driver.start(a_task(command="", argv=("no-such-program", "-x"))))
     assert end.exit_code == 127
@@ -346,10 +244,3 @@ def test_a_job_that_puts_a_pipe_in_place_of_its_progress_holds_nobody_up(
     assert time.monotonic() - began < 1
     real.driver.stop(handle, grace_s=0.0, reason=EndReason.REVOKED, why="")
     over(real, handle)
-
-
-def test_a_stop_before_the_guard_is_up_is_kept(real: ProcessBench) -> None:
-    handle = real.driver.start(a_task(command="touch ran; sleep 600"))
-    real.driver.stop(handle, grace_s=0.0, reason=EndReason.REVOKED, why="at once")
-    end = over(real, handle)
-    assert (end.reason, end.message) == (EndReason.REVOKED, "at once")
