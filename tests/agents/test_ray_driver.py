@@ -326,11 +326,11 @@ def test_a_keeper_that_ray_saw_end_needs_no_record(far: StubBench) -> None:
     """The share was full at the last moment: no record, and yet no doubt."""
     handle = far.driver.start(a_task(command="exit 3"))
     until(lambda: far.driver.poll(handle).phase is Phase.OVER)
+    until(lambda: far.stub.jobs["hanse-a1"].status == "FAILED")  # it has read its own record
     (far.folder().path / "exit.json").unlink()
     assert isinstance(far.clock, ShiftedClock)
     assert far.driver.poll(handle).phase is Phase.RUNNING
     far.clock.ahead_s += STALE_S + 1.0
-    until(lambda: far.stub.jobs["hanse-a1"].status == "FAILED")
     end = over(far, handle)
     assert end.reason is EndReason.LOST
     assert "failed with exit code 3" in end.message
