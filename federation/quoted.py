@@ -6,6 +6,7 @@ out. Whole micro-credits only. Docs: "API", section "A line and its quote".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,13 +16,14 @@ from federation.money import as_text
 
 AS_QUOTED = "as_quoted"
 LONGEST = 500  #: characters of a sentence that are kept
+SAME_SPEED = 1e-6  #: speeds that differ by less are told as the same
 #: every code in the order in which they are looked for, and what it says of the line
 CODES: Mapping[str, str] = {
     AS_QUOTED: "it is, to the micro-credit, what the quote's rate gives for the samples paid",
     "decision": "the rate is the quote's; a dispute was decided",
     "running_cost": "the rate is the quote's; the tenant's end costs the reserve of the GPU time",
     "penalty": "the rate is the quote's; the site paid a penalty to the tenant",
-    "rounding": "the rate is the quote's; the contract was enlarged and rounded at each step",
+    "rounding": "the rate is the quote's; it was carried to other work than the round sold",
     "quote_expired": "the contract was opened after the quote's expiry",
     "offer_changed": "the site sold under another version of its offer than the pinned one",
     "other_pool": "the round placed the job in another pool",
@@ -171,7 +173,8 @@ def _settlement(line: Line) -> tuple[str, str]:
 def _market(quoted: Quoted, line: Line, due: int) -> tuple[str, str]:
     """Another rate: the first of the reasons that the record holds."""
     if _rounded(quoted, line, due):
-        return "rounding", f"The contract was enlarged, and rounded, {line.steps} times."
+        why = "The round's rate was carried to other work than it sold, rounded to a micro-credit."
+        return "rounding", why
     if line.opened_at >= quoted.expires_at:
         opened, over = _moment(line.opened_at), _moment(quoted.expires_at)
         return "quote_expired", f"The contract was opened at {opened}, the quote ended at {over}."
@@ -206,6 +209,19 @@ def _place(quoted: Quoted, line: Line) -> tuple[str, str] | None:
     return None
 
 
+def _speed_explains(quoted: Quoted, line: Line) -> bool:
+    """True when at the same price per GPU-hour the other speed alone makes the other rate."""
+    if line.samples_per_s is None or quoted.samples_per_s is None or not line.contracted:
+        return False
+    if math.isclose(line.samples_per_s, quoted.samples_per_s, rel_tol=SAME_SPEED):
+        return False
+    here = line.payment_micro / line.contracted * line.samples_per_s  # micro-credits per second
+    there = quoted.payment_micro / quoted.samples * quoted.samples_per_s
+    whole = (line.contracted, quoted.samples, line.payment_micro, quoted.payment_micro)
+    rounded = sum(1 / max(amount, 1) for amount in whole)  # each is a whole number
+    return math.isclose(here, there, rel_tol=SAME_SPEED + rounded)
+
+
 def _terms(quoted: Quoted, line: Line) -> tuple[str, str]:
     """What it cost there, how fast it was believed to be, how much of it was sold."""
     if line.price_micro != quoted.price_micro:
@@ -214,11 +230,10 @@ def _terms(quoted: Quoted, line: Line) -> tuple[str, str]:
             f"quote says {as_text(quoted.price_micro)}."
         )
         return "price_moved", why
-    speeds = (line.samples_per_s, quoted.samples_per_s)
-    if None not in speeds and line.samples_per_s != quoted.samples_per_s:
+    if _speed_explains(quoted, line):
         why = (
-            f"Round {line.round} believed {line.samples_per_s:.6g} samples/s, the quote "
-            f"{quoted.samples_per_s:.6g}."
+            f"Round {line.round} believed {line.samples_per_s:.9g} samples/s, the quote "
+            f"{quoted.samples_per_s:.9g}."
         )
         return "speed_corrected", why
     why = (

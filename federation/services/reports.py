@@ -7,6 +7,7 @@ its job may be placed anew, which moves money.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ from federation.services.totals import (
     Measured as Measured,
 )
 
+log = logging.getLogger("hanse")
 REPORT = ("lease_id", "seq", "kind", "body", "received_at", "applied")
 RAISED = (
     *("reports_stored", "reports_highest", "end_seq", "log_bytes", "log_truncated"),
@@ -106,7 +108,7 @@ class _Kept:
     known: set[UUID] = field(default_factory=set)  #: leases of the site
     fresh: list[ReportIn] = field(default_factory=list)  #: stored for the first time
     ended: list[LeaseEnded] = field(default_factory=list)
-    failures: list[Exception] = field(default_factory=list)
+    failures: dict[UUID, Exception] = field(default_factory=dict)  #: by lease
 
     def add(self, other: _Kept) -> None:
         self.known |= other.known
@@ -119,7 +121,8 @@ Batches = Mapping[UUID, list[ReportIn]]  #: reports by their lease
 def reports_accept(*, site: Site, reports: Sequence[ReportIn], now: datetime) -> Accepted:
     """Store and apply a batch. A report seen before is accepted again and changes nothing.
 
-    What cannot be stored is raised after all else is stored.
+    What cannot be stored gets no receipt, so that its agent sends it again; it is raised when
+    nothing at all could be.
     """
     batches: dict[UUID, list[ReportIn]] = defaultdict(list)
     for report in reports:
@@ -129,9 +132,12 @@ def reports_accept(*, site: Site, reports: Sequence[ReportIn], now: datetime) ->
     _store(site, batches, [pk for pk in batches if pk not in last], now, kept)
     for pk in last:
         _store_alone(site, batches[pk], now, kept)
-    if kept.failures:
-        raise kept.failures[0]
-    receipts = (_receipt(r, kept) for batch in batches.values() for r in batch)
+    for pk, error in kept.failures.items():
+        if len(kept.failures) == len(batches):
+            raise error
+        log.error("reports of attempt %s cannot be stored", pk, exc_info=error)
+    heard = (batch for pk, batch in batches.items() if pk not in kept.failures)
+    receipts = (_receipt(r, kept) for batch in heard for r in batch)
     return Accepted(tuple(receipts), tuple(kept.ended))
 
 
@@ -181,9 +187,12 @@ def _store_alone(site: Site, batch: list[ReportIn], now: datetime, kept: _Kept) 
         with transaction.atomic():
             found = _accept(site, {one: batch}, now)
         told = [report.sample for report in batch if report.sample is not None and found.known]
-        samples_accept(site=site, samples=told, now=now)
-    except Exception as error:  # noqa: BLE001 - raised when the others are stored
-        kept.failures.append(error)
+        if told:
+            with transaction.atomic():
+                _locked(site, {one})  # the lease before its model, as where both are stored at once
+                samples_accept(site=site, samples=told, now=now)
+    except Exception as error:  # noqa: BLE001 - told when the others are stored
+        kept.failures[one] = error
     else:
         kept.add(found)
 

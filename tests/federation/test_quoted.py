@@ -100,6 +100,13 @@ def test_one_micro_credit_is_a_difference():
     assert compared(QUOTED, more).code == "other_amount"
 
 
+@pytest.mark.parametrize("speed", [2000.0 * (1 + 1e-9), 4000.0, 1999.0])
+def test_a_speed_is_the_reason_only_where_it_explains_the_rate(speed):
+    """Half of the work for the same price: neither the same speed nor a higher one makes that."""
+    line = replace(LINE, samples_per_s=speed, contracted=10_000, accepted=10_000)
+    assert compared(QUOTED, line).code == "other_amount"
+
+
 def test_what_is_not_on_record_is_no_reason():
     unknown = replace(LINE, **DEARER, offer_version=None, samples_per_s=None)
     assert compared(QUOTED, unknown).code == "price_moved"
