@@ -49,6 +49,7 @@ class Attempt:
     stop_reason: EndReason | None = None
     stop_why: str = ""
     stop_grace_s: float = 0.0
+    stop_code: str = ""  #: the site's own reason to stop it
     exit: Exit | None = None  #: the driver says it is over; its GPUs are free
     last_seq: int = 0
 
@@ -108,7 +109,18 @@ def unheard(attempt: str) -> Attempt:
 def seen(attempt: Attempt, status: Status) -> Attempt:
     """What the driver saw; GPU-seconds begin when the local scheduler gave the GPUs."""
     started = attempt.started if status.held_since is None else status.held_since
+    if (attempt.exit, attempt.started, attempt.ahead_s) == (status.exit, started, status.ahead_s):
+        return attempt
     return replace(attempt, exit=status.exit, started=started, ahead_s=status.ahead_s)
+
+
+def gpu_seconds(attempt: Attempt, now: float, boot: str) -> float:
+    """GPUs held times wall time until `now` (boottime); of a lost job what was last known."""
+    if attempt.started is None or attempt.order is None or attempt.boot != boot:
+        return attempt.gpu_seconds
+    until = now if attempt.exit is None else attempt.exit.ended
+    held = 0.0 if until is None else (until - attempt.started) * attempt.order.gpus
+    return max(attempt.gpu_seconds, held)
 
 
 def ended(attempt: Attempt, over: Exit) -> Attempt:
@@ -130,8 +142,16 @@ def fact_log(attempt: Attempt, part: LogPart, at: str) -> Report:
 
 
 def fact_ended(attempt: Attempt, over: Exit, at: str) -> Report:
-    end = End(over.reason, over.exit_code, over.message[:MAX_TEXT])
+    end = End(over.reason, over.exit_code, over.message[:MAX_TEXT], _code(attempt, over))
     return _fact(attempt, ReportKind.ENDED, at, progress=attempt.progress(), end=end)
+
+
+def _code(attempt: Attempt, over: Exit) -> str | None:
+    """The site's own reason. An older broker, which would refuse it, names no tenant."""
+    if attempt.order is None or attempt.order.spec.tenant is None:
+        return None
+    own = attempt.stop_code if over.reason is attempt.stop_reason else ""
+    return over.code or own or None
 
 
 def _fact(

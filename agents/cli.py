@@ -17,19 +17,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agents import checks, leaving
 from agents import config as configuration
 from agents.client import BrokerClient
 from agents.clock import SystemClock
 from agents.config import Config
+from agents.door import Door
 from agents.errors import AgentError, BrokerRefused, ConfigError, NotJoined, ProtocolMismatch
 from agents.journal import Journal
 from agents.log import to_stderr
 from agents.loop import VERSION
-from agents.offer import document
+from agents.offer import document, limited
 from agents.probes.throughput import Measurement, Prober, questions, save
 from agents.protocol import OfferDocument, encode
 from agents.service import assembled, driver_for, fresh_measurements, serve
 from agents.state import Membership, StateFolder
+from agents.supply import NOTE
 
 app = typer.Typer(
     name="agent",
@@ -47,6 +50,7 @@ ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The site's YAML file.", show_default=True)
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
+ReasonOption = Annotated[str, typer.Option(help="Tenants and the broker's operators read it.")]
 CONFIG = Path("agent.yaml")
 
 
@@ -130,12 +134,22 @@ def probe(
 
 @app.command()
 def offer(config: ConfigOption = CONFIG, output: OutputOption = Output.TABLE) -> None:
-    """Show what this site puts on offer."""
+    """Show what this site puts on offer by its rules; local users may leave less of it."""
     with explained():
         settings = configuration.load(config)
         folder = StateFolder(settings.state)
-        kept = fresh_measurements(settings, folder, SystemClock())
-        _show_offer(document(settings, [item.offer() for item in kept]), output)
+        clock = SystemClock()
+        door = Door(config=settings, clock=clock, drain_file=folder.drain)
+        kept = fresh_measurements(settings, folder, clock)
+        _show_offer(
+            limited(
+                document(settings, [item.offer() for item in kept]),
+                {pool.name: door.offered(pool) for pool in settings.pools},
+                policy=door.published(),
+                notice=door.notice,
+            ),
+            output,
+        )
 
 
 @app.command()
@@ -144,6 +158,41 @@ def status(config: ConfigOption = CONFIG, output: OutputOption = Output.TABLE) -
     with explained():
         settings = configuration.load(config)
         _show_status(_status(settings), output)
+
+
+@app.command()
+def drain(config: ConfigOption = CONFIG, reason: ReasonOption = "maintenance") -> None:
+    """Take no new lease; what runs goes on. The running agent hears of it within seconds."""
+    with explained():
+        leaving.close(configuration.load(config), reason=reason, leave=False)
+        typer.echo("Draining: nothing new is taken. Open again: hanse agent open")
+
+
+@app.command("open")
+def open_again(config: ConfigOption = CONFIG) -> None:
+    """Take new leases again after `drain` or `leave`."""
+    with explained():
+        closed = leaving.reopen(configuration.load(config))
+        typer.echo("Open again." if closed else "The site was open.")
+
+
+@app.command()
+def leave(
+    config: ConfigOption = CONFIG,
+    reason: ReasonOption = "maintenance",
+    limit: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the end.")] = 600.0,
+) -> None:
+    """Take nothing new, hand back what runs with its grace, end the agent when all is told."""
+    with explained():
+        settings = configuration.load(config)
+        leaving.close(settings, reason=reason, leave=True)
+        left = leaving.wait_for_end(settings, limit_s=limit)
+        if left.attempts or left.unsent:
+            raise AgentError(
+                f"the agent does not run and holds {left.attempts} attempts and {left.unsent} "
+                "reports: start it, it hands them over and ends"
+            )
+        typer.echo("Left: nothing runs here, all reports are with the broker.")
 
 
 @app.command()
@@ -161,6 +210,30 @@ def rotate(config: ConfigOption = CONFIG) -> None:
         typer.echo(f"Rotated. The old credential works for {reply.old_valid_s:g} s more.")
 
 
+@app.command()
+def selftest(
+    config: ConfigOption = CONFIG,
+    limit: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="Seconds for each job, its queue included.")
+    ] = 120.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run tiny jobs through the driver in each pool and show what works. Needs no broker."""
+    with explained():
+        settings = configuration.load(config)
+        good = checks.selftest(settings, limit_s=limit, as_json=output is Output.JSON)
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command()
+def doctor(config: ConfigOption = CONFIG, output: OutputOption = Output.TABLE) -> None:
+    """Look at configuration, host, disk, scheduler, GPUs and the way to the broker."""
+    with explained():
+        settings = configuration.load(config)
+        good = checks.doctor(settings, config, as_json=output is Output.JSON)
+    raise typer.Exit(0 if good else 1)
+
+
 def _status(settings: Config) -> dict[str, Any]:
     folder = StateFolder(settings.state)
     if not folder.journal.exists():
@@ -173,6 +246,7 @@ def _status(settings: Config) -> dict[str, Any]:
             "last_sync": json.loads(journal.noted("last_sync") or "null"),
             "unsent_reports": journal.unsent(),
             "refused_reports": encode(journal.refusals()),
+            "rules": json.loads(journal.noted(NOTE) or "null"),
             "attempts": [
                 {
                     "attempt": a.attempt,
@@ -199,6 +273,7 @@ def _show_status(value: dict[str, Any], output: Output) -> None:
     last = value["last_sync"]
     typer.echo(f"broker {value['broker']}, last answer {last['at'] if last else 'never'}")
     typer.echo(f"{value['unsent_reports']} reports unsent, {len(value['refused_reports'])} refused")
+    _show_rules(value["rules"] or {})
     table = _table("attempt", "state", "job", "pool", "GPUs", "samples", "samples/s", "unsent")
     for item in value["attempts"]:
         rate = item["progress"]["samples_per_s"]
@@ -214,6 +289,20 @@ def _show_status(value: dict[str, Any], output: Output) -> None:
             str(item["unsent_reports"]),
         )
     Console().print(table)
+
+
+def _show_rules(value: dict[str, Any]) -> None:
+    """What closes the site, or a part of it, as the agent last saw it."""
+    if value.get("draining") is not None:
+        what = "leaving" if value["leaving"] else "draining"
+        typer.echo(f"{what}: {_plain(value['draining'])}")
+    if value.get("trouble"):
+        kept = "the last good rules stand" if value["in_force"] else "no new lease is taken"
+        typer.echo(f"policy: {value['trouble']}; {kept}")
+    if value.get("supply_trouble"):
+        typer.echo(f"what local users leave is not known: {value['supply_trouble']}")
+    for pool, gpus in (value.get("offered") or {}).items():
+        typer.echo(f"{pool}: {gpus} GPUs on offer")
 
 
 def _show_offer(value: OfferDocument, output: Output) -> None:

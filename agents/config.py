@@ -34,6 +34,8 @@ A whole example, with every key; only `broker`, `state`, `pools` and `classes` a
     sync: {wait_s: 20, gap_s: 1, report_s: 10, tick_s: 0.5}
     grace_s: 120                   # longest grace this site gives a job
     probes: {parallel: false, max_age_hours: 168}
+    metrics: {port: 9464, bind: 127.0.0.1}   # optional: for Prometheus, on loopback by default
+    policy: policy.yaml            # optional: what this site takes and what not (agents/policy.py)
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ from agents.drivers.settings import ENV_NAME as ENV_NAME
 from agents.drivers.settings import DriverSettings as DriverSettings
 from agents.drivers.settings import driver_settings
 from agents.errors import ConfigError
+from agents.metrics.settings import MetricsSettings, read_metrics
 from agents.protocol import PoolOffer
 from agents.reading import a_flag, a_list, a_mapping, a_number, a_path, a_positive, a_text, a_whole
 
@@ -142,6 +145,8 @@ class Config:
     probes: ProbeSettings
     grace_s: float
     ca_file: Path | None = None
+    metrics: MetricsSettings | None = None  #: None: nothing is served
+    policy: Path | None = None  #: read again whenever it changes: agents.door
 
     def pool(self, name: str) -> Pool | None:
         return next((pool for pool in self.pools if pool.name == name), None)
@@ -169,17 +174,21 @@ def load(path: Path) -> Config:
 
 def parse(value: Any, *, folder: Path) -> Config:
     """Check plain values; relative paths start at `folder`."""
-    known = "broker ca_file state pools classes offer driver logs sync grace_s probes"
+    known = (
+        "broker ca_file state pools classes offer driver logs sync grace_s probes policy metrics"
+    )
     top = a_mapping(value, "config", known)
     for key in ("broker", "state", "pools", "classes"):
         if key not in top:
             raise ConfigError(key, "missing")
     pools = _pools(top["pools"])
     state = a_path(top["state"], "state", folder)
-    ca_file = top.get("ca_file")
+    ca_file, policy = top.get("ca_file"), top.get("policy")
     return Config(
         broker=broker_url(a_text(top["broker"], "broker"), "broker"),
         ca_file=None if ca_file is None else a_path(ca_file, "ca_file", folder),
+        policy=None if policy is None else a_path(policy, "policy", folder),
+        metrics=read_metrics(top.get("metrics")),
         state=state,
         pools=pools,
         classes=_classes(top["classes"], pools),

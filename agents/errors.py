@@ -52,3 +52,7 @@ class AlreadyRunning(AgentError):
 
 class NotJoined(AgentError):
     """The state folder has no credential yet: `hanse agent join` comes first."""
+
+
+class JournalFull(AgentError):
+    """The journal's disk takes nothing more: what was asked for was not written."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agents.attempt import Attempt
+from agents.errors import JournalFull
 from agents.protocol import Receipt, Report, ReportKind, canonical, decode, encode
 
 SCHEMA = """
@@ -42,7 +43,8 @@ class Journal:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
+            if self._db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
         rows = self._db.execute("SELECT body FROM attempts ORDER BY position").fetchall()
         self._attempts = {a.attempt: a for a in (_attempt(body) for (body,) in rows)}
 
@@ -62,12 +64,18 @@ class Journal:
 
     def keep(self, attempt: Attempt) -> Attempt:
         """Hold a value in memory only: what can be read again after a crash costs no write."""
-        kept = replace(attempt, last_seq=self._last_seq(attempt.attempt))
+        last_seq = self._last_seq(attempt.attempt)
+        kept = attempt if attempt.last_seq == last_seq else replace(attempt, last_seq=last_seq)
         self._attempts[attempt.attempt] = kept
         return kept
 
-    def record(self, attempt: Attempt, facts: Iterable[Report] = (), *, at: str = "") -> Attempt:
-        """Write the attempt as it is now and the facts that tell of it, in one transaction."""
+    def record(
+        self, attempt: Attempt, facts: Iterable[Report] = (), *, at: str = "", durable: bool = False
+    ) -> Attempt:
+        """Write the attempt as it is now and the facts that tell of it, in one transaction.
+
+        Raises JournalFull. `durable` is for what must be on disk before something else is done.
+        """
         attempt = replace(attempt, last_seq=self._last_seq(attempt.attempt))
         with self._transaction():
             for fact in facts:
@@ -176,13 +184,22 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """All or nothing; raises JournalFull when the disk takes no more."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and _no_room(error):
+                raise JournalFull(f"the journal cannot be written: {error}") from error
             raise
-        self._db.execute("COMMIT")
+
+
+def _no_room(error: sqlite3.OperationalError) -> bool:
+    """A full disk, a quota, or a disk that fails: SQLite cannot always tell them apart."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _attempt(body: str) -> Attempt:

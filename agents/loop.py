@@ -32,6 +32,7 @@ from agents.protocol import (
     told_version,
 )
 from agents.site import Site
+from agents.supply import Room
 
 VERSION = "0.1.0"
 BATCH_BYTES = 1024 * 1024  #: of reports in one call, about
@@ -41,6 +42,7 @@ SLOW_RETRY_S = 60.0  #: after a refusal
 BAD_OFFER = 422  #: the message fits the wire, its offer does not fit the federation
 TOO_MUCH = frozenset({400, 413, 422})  #: a batch the broker will never take as it is
 NEWS_SHARE = 0.1  #: of the gap between syncs, when there is something to tell
+SUPPLY = "supply"  #: errand that asks the scheduler what local users leave
 SHARE = 1 / 3  #: of the renewal and fence times that a long-poll may take
 
 
@@ -62,6 +64,7 @@ class Loop:
         clock: Clock,
         settings: SyncSettings,
         boot: str,
+        room: Room | None = None,
     ) -> None:
         self.site = site
         self.showcase = showcase
@@ -70,6 +73,7 @@ class Loop:
         self._courier = courier
         self._clock = clock
         self._settings = settings
+        self._room = room
         self._boot = boot  # names this start of the agent: journal.begin
         self._orders = journal.noted("orders")
         self._offer_sent = ""  # digest of the offer the broker has had from this start
@@ -81,19 +85,41 @@ class Loop:
         self._batch = MAX_REPORTS
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop; jobs are left as they are."""
+        """Until told to stop, or the site has left; jobs are left as they are."""
         self.site.readopt()
-        while not stop.is_set():
+        while not stop.is_set() and not self._left():
             self.step(wait_s=self._settings.tick_s)
 
     def step(self, *, wait_s: float) -> None:
         """Once round: look, start, report, sync, then wait up to `wait_s` for an answer."""
+        self._look_at_room()
         self.site.collect()
         self.site.start_ready()
         self._send_reports()
         self._send_sync()
         for outcome in self._courier.outcomes(wait_s):
             self._take(outcome)
+
+    def _look_at_room(self) -> None:
+        """The operator's files, and what local users leave; asked of the scheduler by a courier."""
+        if self._room is None:
+            return
+        door = self._room.door
+        door.look()
+        if door.untold and self._offer_is_out():
+            door.told()
+        self._room.tell()
+        leaving = door.leaving
+        if leaving is not None and door.closed:
+            self.site.stop_all(f"the site leaves the federation: {leaving.reason}")
+        if not self._courier.busy(SUPPLY) and self._room.due():
+            self._courier.send(SUPPLY, self._room.ask, None)
+
+    def _left(self) -> bool:
+        """The operator wants the site to leave, nothing runs or is on offer, all is told."""
+        if self._room is None or self._room.door.leaving is None:
+            return False
+        return not self.site.busy() and not self._journal.unsent() and self._offer_is_out()
 
     def _due(self, kind: str) -> bool:
         return not self._courier.busy(kind) and self._clock.boottime() >= self._next[kind]
@@ -107,7 +133,7 @@ class Loop:
             self._courier.send("reports", self._broker.reports, batch)
 
     def _send_sync(self) -> None:
-        if self._due("sync"):
+        if self._due("sync") and (self._room is None or self._room.ready):
             self._courier.send("sync", self._broker.sync, self._request())
 
     def _request(self) -> SyncRequest:
@@ -147,6 +173,9 @@ class Loop:
     # -- answers ----------------------------------------------------------------------------------
 
     def _take(self, outcome: Outcome) -> None:
+        if outcome.kind == SUPPLY and self._room is not None:
+            self._take_supply(outcome, self._room)
+            return
         if outcome.crash is not None:
             raise outcome.crash
         if outcome.error is not None:
@@ -159,6 +188,14 @@ class Loop:
             self._synced(outcome.request, outcome.reply, outcome.sent)
         else:
             self._receipted(outcome.request, outcome.reply)
+
+    def _take_supply(self, outcome: Outcome, room: Room) -> None:
+        """No answer, or one that cannot be read, must cost no running job anything."""
+        missed = outcome.error or outcome.crash
+        if missed is not None:
+            room.miss(missed)
+        else:
+            room.hear(outcome.reply)
 
     def _synced(self, request: SyncRequest, reply: SyncReply, sent: float) -> None:
         self._renew_s = max(reply.renew_s, 1.0)
@@ -205,8 +242,8 @@ class Loop:
             self._tell_refusal(refusal)
         self._batch = MAX_REPORTS
         ours = {(report.attempt, report.seq) for report in batch.reports}
-        if not ours & {(receipt.attempt, receipt.seq) for receipt in reply.receipts}:
-            self._retry("reports", LAST_RETRY_S)  # an answer that answers nothing
+        if not ours <= {(receipt.attempt, receipt.seq) for receipt in reply.receipts}:
+            self._retry("reports", LAST_RETRY_S)  # an answer that answers nothing, or not all
 
     def _tell_refusal(self, receipt: Receipt) -> None:
         trouble(

@@ -6,6 +6,7 @@ from agents.config import NAME, Config, Pool
 from agents.drivers.base import Task
 from agents.drivers.environment import PLAN_NAMES
 from agents.drivers.environment import refusal as env_refusal
+from agents.policy import Wish
 from agents.protocol import MAX_COMMAND, MAX_LOG_CHUNK, LeaseOrder
 
 FENCE_SHARE = 0.25  #: of the fence at most goes to the grace before it
@@ -45,6 +46,19 @@ def _bad_command(lease: LeaseOrder) -> str | None:
     return None
 
 
+def wish(lease: LeaseOrder, pool: Pool) -> Wish:
+    """What of a lease the site's policy looks at."""
+    spec = lease.spec
+    return Wish(
+        tenant=spec.tenant or "",
+        job_class=spec.job_class,
+        pool=pool.name,
+        pool_gpus=pool.gpus,
+        gpus=lease.gpus,
+        max_runtime_s=spec.max_runtime_s,
+    )
+
+
 def fence_lead(lease: LeaseOrder, config: Config) -> float:
     """Seconds before the fence at which SIGTERM comes, so that the job is gone *at* the fence."""
     return min(lease.spec.grace_s, config.grace_s, FENCE_SHARE * lease.fence_s)
@@ -69,6 +83,7 @@ def task(
         samples_done=spec.samples_done,
         samples_wanted=spec.samples_wanted,
         probe=spec.probe,
+        tenant=spec.tenant or "",
         max_runtime_s=spec.max_runtime_s,
         grace_s=min(spec.grace_s, config.grace_s),
         log_cap_bytes=min(max(spec.log_cap_bytes, MAX_LOG_CHUNK // 64), config.logs.cap_bytes),

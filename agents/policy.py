@@ -10,6 +10,7 @@ close the door without a restart. A whole example; every key may be left out:
     keep: {a100: 2, v100: 25%}         # GPUs of a pool, or a part of it, kept for local users
     max_walltime_hours: 24             # longest a job may ask for
     max_gpus: 16                       # of one job
+    publish: true       # say tenants, classes, hours and the two limits with the offer; default
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from zoneinfo import ZoneInfo
 import yaml
 
 from agents.errors import ConfigError
-from agents.reading import a_list, a_mapping, a_positive, a_text, a_whole
+from agents.reading import a_flag, a_list, a_mapping, a_positive, a_text, a_whole
 
-KNOWN = "tenants classes hours time_zone keep max_walltime_hours max_gpus"
+KNOWN = "tenants classes hours time_zone keep max_walltime_hours max_gpus publish"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MINUTES = 24 * 60
 _HOURS = re.compile(
@@ -86,6 +87,7 @@ class Policy:
     keep_part: Mapping[str, float] = field(default_factory=dict)  #: 0 to 1
     max_walltime_s: float | None = None
     max_gpus: int | None = None
+    publish: bool = True  #: a refusal by a rule that was published with the offer costs nothing
 
     def open_at(self, now: datetime) -> bool:
         """Whether federated jobs may start at an aware moment."""
@@ -159,12 +161,23 @@ def _time(policy: Policy, wish: Wish, now: datetime) -> Veto | None:
 
 def load(path: Path) -> Policy:
     """Read a policy file; raises ConfigError with the path of the first bad key."""
+    return read(text_of(path), str(path))
+
+
+def text_of(path: Path) -> str:
+    """The file's text; raises ConfigError."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), f"is not YAML: {error}") from None
+
+
+def read(text: str, name: str) -> Policy:
+    """Read the text of the file called `name`; raises ConfigError."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, say
+        raise ConfigError(name, f"is not YAML: {error}") from None
     return parse({} if value is None else value)
 
 
@@ -187,6 +200,7 @@ def parse(value: Any) -> Policy:
         if walltime is None
         else a_positive(walltime, "max_walltime_hours") * 3600,
         max_gpus=None if most is None else a_whole(most, "max_gpus", least=1),
+        publish=a_flag(top.get("publish", True), "publish"),
     )
 
 

@@ -35,10 +35,11 @@ ROTATE_PATH = "/gateway/v1/rotate"
 MAX_REPORTS = 500  #: reports in one batch
 
 PLANS = "plan"
+TENANTS = "tenant"
 #: What an agent reads that came after the first release. It says so in the label of its version
 #: ("0.1.0+plan"), since an older broker would refuse a field of its own for it, and is not sent
 #: what it does not name, since a strict reader would refuse the whole answer.
-READS = (PLANS,)
+READS = (PLANS, TENANTS)
 
 
 def told_version(version: str) -> str:
@@ -109,6 +110,21 @@ class AffinityOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class SitePolicy:
+    """Which leases a site does not take, said beforehand: a refusal by these rules is free."""
+
+    digest: str  #: of all its rules, published or not; another one: they have changed
+    tenants_allow: tuple[str, ...] = ()  #: names, * for any part; () = every tenant
+    tenants_deny: tuple[str, ...] = ()
+    classes_allow: tuple[str, ...] = ()
+    classes_deny: tuple[str, ...] = ()
+    max_gpus: int | None = None  #: of one job
+    max_runtime_s: float | None = None
+    hours: tuple[str, ...] = ()  #: when jobs may start, for people: outside them no GPU is offered
+    time_zone: str = ""  #: of the hours
+
+
+@dataclass(frozen=True, slots=True)
 class OfferDocument:
     """Everything a site puts on offer. Immutable: a change is a new document."""
 
@@ -117,6 +133,7 @@ class OfferDocument:
     valid_from: str | None = None
     valid_until: str | None = None
     note: str = ""  #: free text shown to operators and tenants, e.g. a declared throttle
+    policy: SitePolicy | None = field(default=None, metadata=ADDED)  #: of sites that have one
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON; the same offer has the same digest on both sides."""
@@ -160,6 +177,9 @@ class JobSpec:
     max_runtime_s: float
     grace_s: float
     log_cap_bytes: int
+    tenant: str | None = field(
+        default=None, metadata=ADDED
+    )  #: whose job it is; only to agents that read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +268,9 @@ class End:
     reason: EndReason
     exit_code: int | None = None
     message: str = ""
+    code: str | None = field(
+        default=None, metadata=ADDED
+    )  #: the site's rule that was the reason; only to brokers that name the tenant
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,20 @@ from agents.client import BrokerClient
 from agents.clock import Clock, SystemClock, boot_id
 from agents.config import Config
 from agents.courier import ThreadCourier
+from agents.door import Door
 from agents.drivers import loading
 from agents.drivers.base import Driver
 from agents.errors import ConfigError
 from agents.journal import Journal
 from agents.log import event, trouble
 from agents.loop import Loop
+from agents.metrics.wiring import counted
 from agents.offer import Showcase, document, nothing_yet
+from agents.patience import PatientJournal
 from agents.probes.throughput import Measurement, Prober, fresh, load, questions, save
 from agents.site import Site
 from agents.state import StateFolder
+from agents.supply import Room
 
 DAY_S = 86400.0
 LAST_REPORTS_S = 30.0  #: for what is still unsent when the operator empties the site
@@ -56,11 +60,21 @@ def assembled(config: Config) -> Iterator[Agent]:
 
     with (
         folder.lock(),
-        BrokerClient(config.broker, credential, ca_file=config.ca_file) as broker,
+        BrokerClient(config.broker, credential, ca_file=config.ca_file) as client,
         opened(folder.journal) as journal,
+        counted(
+            client,
+            driver_for(config, root=folder.attempts, site=membership.site, clock=clock),
+            settings=config.metrics,
+            clock=clock,
+            journal=folder.journal,
+        ) as (broker, driver),
     ):
-        driver = driver_for(config, root=folder.attempts, site=membership.site, clock=clock)
-        site = Site(config=config, journal=journal, driver=driver, clock=clock, boot=boot_id())
+        door = Door(config=config, clock=clock, drain_file=folder.drain)
+        room = Room(config=config, door=door, driver=driver, journal=journal, clock=clock)
+        site = Site(
+            config=config, journal=journal, driver=driver, clock=clock, boot=boot_id(), door=door
+        )
         courier = ThreadCourier(clock)
         kept = fresh_measurements(config, folder, clock)
         loop = Loop(
@@ -70,19 +84,21 @@ def assembled(config: Config) -> Iterator[Agent]:
                 offer=document(config, [item.offer() for item in kept]),
                 hours=config.offer.validity_hours,
                 journal=journal,
+                room=room,
             ),
             broker=broker,
             courier=courier,
             clock=clock,
             settings=config.sync,
             boot=journal.begin(uuid.uuid4().hex),
+            room=room,
         )
         yield Agent(config, folder, journal, loop, courier, clock)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Journal]:
-    journal = Journal(path)
+    journal = PatientJournal(path)
     try:
         yield journal
     finally:

@@ -12,12 +12,15 @@ from agents import attempt as facts
 from agents.attempt import Attempt
 from agents.clock import Clock, rfc3339
 from agents.config import Config
+from agents.door import Door
 from agents.drivers.base import Driver, Exit, Handle
-from agents.drivers.meter import MAX_READ, Meter
-from agents.errors import DriverFailed
+from agents.errors import DriverFailed, JournalFull
 from agents.journal import Journal
 from agents.log import event, trouble
 from agents.orders import fence_lead, refusal, task
+from agents.pace import STEADY_S, Rounds, report_s
+from agents.policy import Veto
+from agents.progress import read_progress
 from agents.protocol import (
     MAX_LOG_CHUNK,
     AttemptState,
@@ -29,21 +32,30 @@ from agents.protocol import (
     RevokeOrder,
     SyncReply,
 )
+from agents.slots import free_slots, job_runs
 
-READS = 16  #: of progress, at most, in one look at one attempt
 BACKLOG = 50  #: unsent progress reports of one attempt; further ones wait, the last has all totals
-STEADY_S = 60.0  #: a progress report comes at least this often
+LEAVING = "leaving"  #: code of what the operator stops to empty the site
 
 
 class Site:
     def __init__(
-        self, *, config: Config, journal: Journal, driver: Driver, clock: Clock, boot: str
+        self,
+        *,
+        config: Config,
+        journal: Journal,
+        driver: Driver,
+        clock: Clock,
+        boot: str,
+        door: Door | None = None,
     ) -> None:
         self._config = config
         self._journal = journal
         self._driver = driver
         self._clock = clock
         self._boot = boot  # of the host: clock values of another boot mean nothing
+        self._door = door or Door(config=config, clock=clock)
+        self._rounds = Rounds()
 
     # -- what the broker wants ------------------------------------------------------------------
 
@@ -87,6 +99,7 @@ class Site:
         elif not known.live:
             self._journal.forget(name)
             self._driver.cleanup(name)
+            self._rounds.forget(name)
             event("attempt.forgotten", attempt=name)
 
     def _lease(self, lease: LeaseOrder, sent: float) -> None:
@@ -101,19 +114,21 @@ class Site:
     def _receive(self, lease: LeaseOrder, sent: float) -> None:
         attempt = facts.received(lease, fence_at=sent + lease.fence_s, boot=self._boot)
         why = refusal(lease, self._config)
-        if why is not None:
-            event("attempt.declined", attempt=lease.attempt, why=why)
-            self._end(attempt, Exit(EndReason.DECLINED, message=why))
+        veto = self._door.veto(lease) if why is None else Veto("", why)
+        if veto is not None:
+            self._decline(attempt, veto)
             return
-        self._journal.record(attempt, at=self._at())
-        event(
-            "attempt.received",
-            attempt=lease.attempt,
-            job=lease.spec.job,
-            pool=lease.pool,
-            gpus=lease.gpus,
-            contract=lease.contract,
-        )
+        try:
+            self._journal.record(attempt, at=self._at(), durable=True)
+        except JournalFull:
+            return  # no room to remember it: the next answer brings it again
+        about = {"job": lease.spec.job, "pool": lease.pool, "gpus": lease.gpus}
+        event("attempt.received", attempt=lease.attempt, contract=lease.contract, **about)
+
+    def _decline(self, attempt: Attempt, veto: Veto) -> None:
+        """The site's last word; its code tells the market what not to send again."""
+        event("attempt.declined", attempt=attempt.attempt, code=veto.code, why=veto.why)
+        self._end(attempt, Exit(EndReason.DECLINED, message=veto.why, code=veto.code))
 
     def _rebook(self, known: Attempt, lease: LeaseOrder) -> None:
         """The same attempt under another contract, or with other terms: the job runs on."""
@@ -148,31 +163,27 @@ class Site:
     # -- starting and stopping --------------------------------------------------------------------
 
     def start_ready(self) -> None:
-        """Start what has its GPUs; who waits longest keeps a claim on what becomes free."""
-        free = {pool.name: self._free(pool.name) for pool in self._config.pools}
-        for attempt in self._journal.attempts():
+        """Start what has its GPUs; who waits longest keeps a claim on what becomes free.
+
+        What waits when the site's rules change has not begun: it is declined like a new lease.
+        """
+        attempts = self._journal.attempts()
+        free = {
+            pool.name: free_slots(attempts, pool, room=self._door.room(pool))
+            for pool in self._config.pools
+        }
+        for attempt in attempts:
             if attempt.state is not AttemptState.WAITING or attempt.order is None:
                 continue
             order = attempt.order
+            veto = self._door.veto(order)
+            if veto is not None:
+                self._decline(attempt, veto)
+                continue
             ours = free.get(order.pool, ())
             slots, free[order.pool] = ours[: order.gpus], ours[order.gpus :]
-            if len(slots) == order.gpus and not self._job_runs(order.spec.job):
+            if len(slots) == order.gpus and not job_runs(self._journal.attempts(), order.spec.job):
                 self._start(attempt, order, slots)
-
-    def _free(self, name: str) -> tuple[int, ...]:
-        pool = self._config.pool(name)
-        held: set[int] = set()
-        for attempt in self._journal.attempts():
-            if attempt.holds_gpus and attempt.order is not None and attempt.order.pool == name:
-                held.update(attempt.slots)
-        return tuple(slot for slot in range(pool.gpus if pool else 0) if slot not in held)
-
-    def _job_runs(self, job: str) -> bool:
-        """Attempts of one job share a folder: the earlier must be gone before the next starts."""
-        return any(
-            other.holds_gpus and other.order is not None and other.order.spec.job == job
-            for other in self._journal.attempts()
-        )
 
     def _start(self, attempt: Attempt, order: LeaseOrder, slots: tuple[int, ...]) -> None:
         """Written before and after: a crash in between is settled by `readopt`."""
@@ -180,7 +191,10 @@ class Site:
         if pool is None:
             return
         starting = replace(attempt, state=AttemptState.STARTING, slots=slots, boot=self._boot)
-        starting = self._journal.record(starting)
+        try:
+            starting = self._journal.record(starting, durable=True)
+        except JournalFull:
+            return  # it waits for its GPUs and for room on the disk
         work = task(order, self._config, pool, slots=slots, fence_at=attempt.fence_at)
         try:
             self._started(starting, self._driver.start(work))
@@ -193,7 +207,9 @@ class Site:
         event("attempt.started", attempt=attempt.attempt, ref=handle.ref)
         return self._journal.record(began, [facts.fact_started(began, self._at())])
 
-    def _stop(self, attempt: Attempt, reason: EndReason, why: str, grace_s: float) -> None:
+    def _stop(
+        self, attempt: Attempt, reason: EndReason, why: str, grace_s: float, code: str = ""
+    ) -> None:
         """Ask once; the guard keeps the time."""
         if attempt.state is AttemptState.STOPPING:
             return
@@ -202,6 +218,7 @@ class Site:
             state=AttemptState.STOPPING,
             stop_reason=reason,
             stop_why=why,
+            stop_code=code,
             stop_grace_s=min(max(grace_s, 0.0), self._config.grace_s),
         )
         event("attempt.stopping", attempt=attempt.attempt, reason=str(reason), why=why)
@@ -224,9 +241,10 @@ class Site:
         """The operator empties the site; nothing that waits is started any more."""
         for attempt in self._journal.attempts():
             if attempt.state is AttemptState.WAITING:
-                self._end(attempt, Exit(EndReason.DECLINED, message=why))
+                self._decline(attempt, Veto(LEAVING, why))
             elif attempt.holds_gpus:
-                self._stop(attempt, EndReason.DRIVER_FAILED, why, self._config.grace_s)
+                reason, grace_s = EndReason.DRIVER_FAILED, self._config.grace_s
+                self._stop(attempt, reason, why, grace_s, code=LEAVING)
 
     def busy(self) -> bool:
         """True while something lives here."""
@@ -280,12 +298,12 @@ class Site:
     # -- what the driver sees ---------------------------------------------------------------------
 
     def collect(self) -> None:
-        """Look at everything alive and write down what is new."""
-        for attempt in self._journal.attempts():
-            if attempt.state is AttemptState.WAITING:
-                self._fence_waiting(attempt)
-            elif attempt.live and attempt.ref:
-                self._collect(attempt)
+        """Look at what is alive and has its turn, and write down what is new."""
+        attempts = self._journal.attempts()
+        for attempt in attempts:
+            self._fence_waiting(attempt)
+        for attempt in self._rounds.due(attempts, self._clock.boottime()):
+            self._collect(attempt)
 
     def _fence_waiting(self, attempt: Attempt) -> None:
         """What waited beyond its fence may run elsewhere by now: it is not started here."""
@@ -301,7 +319,7 @@ class Site:
         seen = self._look(attempt)
         first = seen.state is AttemptState.STARTING and seen.meter.lines > 0
         since = now - seen.reported_at
-        if seen.exit is None and not first and since < self._config.sync.report_s:
+        if seen.exit is None and not first and since < self._report_s():
             self._journal.keep(seen)
             return
         if first:
@@ -316,33 +334,16 @@ class Site:
         kept = self._journal.record(seen, told) if told else self._journal.keep(seen)
         self._stop_full_probe(kept)
 
+    def _report_s(self) -> float:
+        return report_s(self._config.sync.report_s, len(self._journal.attempts()))
+
     def _look(self, attempt: Attempt) -> Attempt:
         """Exit first, progress after: nothing is written once the exit is known."""
         seen = attempt
         if seen.exit is None and seen.handle is not None:
             seen = facts.seen(seen, self._driver.poll(seen.handle))
-        seen = replace(seen, meter=self._read(seen))
-        return replace(seen, gpu_seconds=self._gpu_seconds(seen))
-
-    def _read(self, attempt: Attempt) -> Meter:
-        meter = attempt.meter
-        now = self._clock.monotonic() + attempt.ahead_s
-        since = now - max(self._clock.boottime() - (attempt.started or 0.0), 0.0)
-        for _ in range(READS):
-            data = self._driver.progress(attempt.attempt, meter.offset, MAX_READ)
-            last = len(data) < MAX_READ
-            meter = meter.read(data, now=now, since=since, final=last and attempt.exit is not None)
-            if last:
-                break
-        return meter
-
-    def _gpu_seconds(self, attempt: Attempt) -> float:
-        """GPUs held times wall time; of a lost job what was last known."""
-        if attempt.started is None or attempt.order is None or attempt.boot != self._boot:
-            return attempt.gpu_seconds
-        until = self._clock.boottime() if attempt.exit is None else attempt.exit.ended
-        held = 0.0 if until is None else (until - attempt.started) * attempt.order.gpus
-        return max(attempt.gpu_seconds, held)
+        held = facts.gpu_seconds(seen, self._clock.boottime(), self._boot)
+        return replace(seen, meter=read_progress(seen, self._driver, self._clock), gpu_seconds=held)
 
     def _logs(self, attempt: Attempt) -> tuple[Attempt, list[Report]]:
         """New log as facts, as much as the journal may hold unsent."""

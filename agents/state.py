@@ -47,6 +47,10 @@ class StateFolder:
     def measured(self) -> Path:
         return self.root / "measured.json"
 
+    @property
+    def drain(self) -> Path:
+        return self.root / "drain.json"
+
     def prepare(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
 

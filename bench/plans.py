@@ -87,6 +87,7 @@ def _model(name: str) -> dict[str, Any]:
 def _choose(name: str) -> Any:
     from federation.models import JobClass, Venue
     from federation.selectors.plans import plan_choice
+    from federation.selectors.plans_pools import stock_read
 
     empty: tuple[str, ...] = ()
     wish = SimpleNamespace(
@@ -99,8 +100,7 @@ def _choose(name: str) -> Any:
         budget=None,
         wish=wish,
         job_class=JobClass.objects.get(name="cnn"),
-        venue=Venue.objects.get(),
-        now=NOW + timedelta(seconds=1),
+        stock=stock_read(Venue.objects.get(), NOW + timedelta(seconds=1)),
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.command_line import ACTOR, Out, Output, do, fail, named, set_up, show
+
+if TYPE_CHECKING:
+    from federation.models import JobClass
 
 app = typer.Typer(no_args_is_help=True, help="The registry of job classes.")
 
@@ -53,15 +57,35 @@ def classes_profile(
     """Show, or set, what is known of a class before anybody runs it."""
     now = set_up()
     from federation.models import JobClass
-    from federation.services.priors import profile_set
 
     job_class = named(JobClass, name, "class")
     if file is None:
         typer.echo(json.dumps(job_class.profile, indent=2))
         return
-    try:
-        profile = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fail(f"{file}: {error}", "bad_file")
-    do(profile_set, job_class=job_class, profile=profile, by=None, actor=ACTOR, now=now)
+    do(_set_from, file=file, job_class=job_class, profile=_read(file), now=now)
     typer.echo(f"The profile of {name} is set.")
+
+
+def _set_from(*, file: Path, job_class: JobClass, profile: object, now: datetime) -> None:
+    """As `profile_set`; a bad field is named with its file."""
+    from federation.errors import BadInput, FieldProblem
+    from federation.services.priors import profile_set
+
+    try:
+        profile_set(job_class=job_class, profile=profile, by=None, actor=ACTOR, now=now)
+    except BadInput as refused:
+        raise BadInput(
+            *(FieldProblem(f"{file}, {p.path}".rstrip(", "), p.why) for p in refused.problems)
+        ) from None
+
+
+def _read(file: Path) -> object:
+    """The JSON of a file; else a sentence that names the file and the place."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        fail(f"{file}, line {error.lineno}, column {error.colno}: {error.msg}.", "bad_file")
+    except UnicodeDecodeError as error:
+        fail(f"{file}, byte {error.start}: this is not UTF-8.", "bad_file")
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}.", "bad_file")

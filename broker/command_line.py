@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,6 +23,7 @@ from rich.table import Table
 
 #: tables need room when the output is a file or a pipe
 screen = Console(width=None if sys.stdout.isatty() else 120)
+WHOLE = frozenset({"id", "lease"})  #: columns that are copied into the next command
 ACTOR = f"cli:{getpass.getuser()}"  #: who did it, in the audit log
 
 
@@ -116,8 +117,15 @@ def show(rows: list[dict[str, Any]], output: Output) -> None:
         return
     table = Table()
     for key in rows[0]:
-        whole = 36 if key == "id" else None  # it is copied into the next command
+        whole = 36 if key in WHOLE else None
         table.add_column(key.replace("_", " "), min_width=whole)
     for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row.values()))
+        table.add_row(*map(_cell, row.values()))
     screen.print(table)
+
+
+def _cell(value: object) -> str:
+    """A moment to the second, without its T, as every table of `hanse` has it."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return "" if value is None else str(value)

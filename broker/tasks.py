@@ -222,6 +222,8 @@ def tick_priors() -> None:
     made = priors.priors_refit(now=timezone.now(), table=speed_tables())
     if made is not None:
         log.info("priors.made", classes=made.classes, cells=made.cells, left=made.left)
+        for name, why in made.left_out:
+            log.warning("priors.left_out", job_class=name, why=why)
 
 
 @app.task

@@ -131,11 +131,12 @@ def _too_dear(round_: _Round, jobs: list[int], fits: list[_Way]) -> Iterator[Rea
         for job, least, (offer, way) in zip(some, worth.min(axis=1).tolist(), best, strict=True):
             row = rows[job]
             if row.gang and least > row.budget:
+                least_text, budget_text = apart(least, row.budget)
                 yield (
                     job,
                     "budget",
-                    f"its work of the round is worth at least {_money(least)} credits at its own "
-                    f"bid, more than its budget of {_money(row.budget)}.",
+                    f"its work of the round is worth at least {least_text} credits at its own "
+                    f"bid, more than its budget of {budget_text}.",
                 )
             elif row.budget == 0:
                 yield job, "budget", "its budget is 0 credits."
@@ -286,6 +287,15 @@ def _best_columns(market: Market, amount: Array) -> Index:
 
 def _gpus(count: float) -> str:
     return f"{count:.6g} GPU{'' if count == 1 else 's'}"
+
+
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two sums of which one is more, with so many digits that it can be seen."""
+    for digits in range(6, 17):
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+        if texts[0] != texts[1]:
+            return texts
+    return repr(one), repr(other)
 
 
 def _money(amount: float) -> str:

@@ -10,11 +10,15 @@ from datetime import datetime, timedelta
 
 from economics.settlement import Cause
 
+VETOED = "vetoed"  #: declined by a rule of the site that was known before the award
+VETOED_UNANNOUNCED = "vetoed_unannounced"  #: by one that nobody could know
 #: an agent's, or the fence's, reason for a lease's end -> whose doing it was
 ENDED_BY = {
     "exited": Cause.TENANT,
     "runtime_limit": Cause.TENANT,
     "declined": Cause.SITE,
+    VETOED: Cause.MARKET,  # it awarded what it had been told not to
+    VETOED_UNANNOUNCED: Cause.SITE,  # else a site could choose among its awards
     "driver_failed": Cause.SITE,
     "lost": Cause.SITE,
     "fenced": Cause.SITE,  # the site was out of reach until its own clock stopped the job
@@ -99,9 +103,17 @@ def due_if(end: End, accepted: int, cause: Cause, allowance: timedelta) -> int:
 def _due(end: End, accepted: int, by: Cause, allowance: timedelta) -> int:
     if by is Cause.SITE:
         return end.contracted
+    if _vetoed(end):
+        return 0  # however long the word of it was under way
     if end.to_end:
         return min(accepted, end.contracted)  # it was sold no pace, only its work
     return _in_proportion(end, allowance)
+
+
+def _vetoed(end: End) -> bool:
+    """Its site never took it, and had said so before."""
+    first = end.superseded_at is None and end.asked_back_at is None
+    return first and not end.started and end.end_reason == VETOED
 
 
 def _in_proportion(end: End, allowance: timedelta) -> int:

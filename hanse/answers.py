@@ -99,11 +99,21 @@ Event = TypedDict(
 )
 
 
+class SiteRefusal(TypedDict):
+    """A site that does not take the job now, by a rule of its own."""
+
+    site: str
+    code: str
+    why: str
+    until: str
+
+
 class Why(TypedDict):
     job: str
     state: str
     summary: str
     rounds: list[RoundVerdict]
+    refusals: list[SiteRefusal]
     story: list[Event]
 
 
@@ -152,7 +162,12 @@ class Affinity(TypedDict):
     declared: float | None
     measured: float | None
     believed: float | None
+    low: float  #: it lies between these with 90 %
+    high: float
+    source: str  #: declared, measured, ..., or a prior: neighbours, catalogue, operators, roofline
+    priced: bool  #: whether rounds reckon with it
     reports: int
+    known_at: str
 
 
 class Offer(TypedDict):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from uuid import UUID
 
 import typer
 
-from hanse import calls, following, jobfile, tables
+from hanse import calls, following, jobfile, offerings, tables
 from hanse.answers import Job, Quote
 from hanse.calls import Call, Page, Row
 from hanse.client import Client, checked_address
@@ -184,10 +186,14 @@ def quote(
     with _client() as client:
         asked = [client.ask_quote(body) for body in bodies]
         quotes = _answered(client, asked, every)
+        guessed = output is Output.TABLE and any(map(offerings.without_speed, quotes))
+        known = list(client.offers()) if guessed else []
     if output is Output.JSON:
         show_json(quotes[0] if len(quotes) == 1 else quotes)
     else:
         tables.show_quotes(quotes)
+        for quote in filter(offerings.without_speed, quotes):
+            offerings.show_guesses(quote, known)
     raise typer.Exit(int(any(quote["state"] == "FAILED" for quote in quotes)))
 
 
@@ -257,7 +263,8 @@ def why(job: JobArgument, output: OutputOption = Output.TABLE) -> None:
 def offers(limit: LimitOption = 100, output: OutputOption = Output.TABLE) -> None:
     """Show what sites offer: prices, and the speed of each job class."""
     with _client() as client:
-        _show_list(client, calls.offers(), limit, output, tables.show_offers)
+        show = partial(offerings.show_offers, now=datetime.now(UTC))
+        _show_list(client, calls.offers(), limit, output, show)
 
 
 @app.command()

@@ -129,7 +129,17 @@ def copy_log(client: Client, job: Job, attempt: int | None, out: IO[bytes]) -> N
     if size == 0 and attempt is not None and attempt > attempts:
         complain(f"there is no attempt {attempt} yet; the job has had {attempts}")
     elif size == 0:
-        complain("no log yet" if attempts else "no log: the job has not been started yet")
+        complain("no log yet" if attempts else _unstarted(client, job))
+
+
+def _unstarted(client: Client, job: Job) -> str:
+    """Why there is no log, and where the one of a probe is that measured for the job."""
+    said = "no log: the job has not been started yet"
+    probes = (one for one in client.jobs(kind="probe") if one.get("parent") == job["id"])
+    probe = next(probes, None)
+    if probe is None:
+        return said
+    return f"{said}; its probe has a log of its own: hanse logs {probe['id']}"
 
 
 def follow_log(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
-from hanse.answers import Choice, Job, Offer, Placed, Plan, Priced, Quote, QuoteAnswer, Round, Why
+from hanse.answers import Choice, Job, Placed, Plan, Priced, Quote, QuoteAnswer, Round, Why
 from hanse.screen import moment, number, plain, say, short_id, show_table
+
+MOST_REFUSED = 10  #: pools that a plan is shown not to fit
+LONGEST_WHY = 160  #: characters of why
 
 
 def show_jobs(jobs: Sequence[Job]) -> None:
@@ -116,13 +120,24 @@ def _placed(placed: Placed) -> list[tuple[str, Any]]:
         ("pool", placed["pool"]),
         ("GPUs", placed["gpus"]),
         ("price", f"{placed['price']} credits per GPU-hour"),
-        ("before", f"{placed['price_before']} credits per GPU-hour, without the job"),
+        ("before", _before(placed)),
         ("per million", _with_text(placed.get("price_per_million"), "credits per million samples")),
         ("payment", f"{placed['payment']} credits for the round"),
         ("samples", f"{number(placed['samples'])} in the round"),
         ("speed", _with_unit(placed.get("samples_per_s"), 0, "samples/s")),
         ("plan", _split(plan) if plan else None),
     ]
+
+
+def _before(placed: Placed) -> str:
+    """The round's own price, and why it is another with the job."""
+    said = f"{placed['price_before']} credits per GPU-hour, without the job"
+    more = Decimal(placed["price"]) - Decimal(placed["price_before"])
+    if not more:
+        return said
+    if more > 0:
+        return f"{said}: its bid for these GPUs raises the price by {more}"
+    return f"{said}: with it the round is decided otherwise, {-more} below"
 
 
 def _split(plan: Plan) -> str:
@@ -183,6 +198,17 @@ def show_why(why: Why) -> None:
             ],
             empty="",
         )
+    refusals = why.get("refusals") or []
+    if refusals:
+        say("")
+        show_table(
+            [("SITE", False), ("RULE", False), ("UNTIL", False), ("WHY", False)],
+            [
+                (row.get("site"), row.get("code"), moment(row.get("until")), row.get("why"))
+                for row in refusals
+            ],
+            empty="",
+        )
     story = why.get("story") or []
     if story:
         say("")
@@ -200,46 +226,6 @@ def show_why(why: Why) -> None:
             ],
             empty="",
         )
-
-
-def show_offers(offers: Sequence[Offer]) -> None:
-    """One row per offer and class: what a site asks, and how fast it is believed to be."""
-    columns = [
-        ("SITE", False),
-        ("POOL", False),
-        ("GPU", False),
-        ("GPUS", True),
-        ("RESERVE CREDITS/GPU-H", True),
-        ("PRICE CREDITS/GPU-H", True),
-        ("CLASS", False),
-        ("ON GPUS", True),
-        ("DECLARED SAMPLES/S", True),
-        ("MEASURED SAMPLES/S", True),
-        ("BELIEVED SAMPLES/S", True),
-        ("REPORTS", True),
-    ]
-    rows = [
-        (
-            offer["site"],
-            offer["pool"],
-            offer["gpu"],
-            offer["gpus"],
-            number(offer["reserve"], 3),
-            number(offer.get("price"), 3),
-            row.get("job_class", "-"),
-            row.get("gpus", "-"),
-            number(row.get("declared")),
-            number(row.get("measured")),
-            number(row.get("believed")),
-            row.get("reports", "-"),
-        )
-        for offer in offers
-        for row in _affinities(offer)
-    ]
-    show_table(columns, rows, empty="no offers")
-    notes = {f"{offer['pool']}: {offer['note']}" for offer in offers if offer.get("note")}
-    for note in sorted(notes):
-        say(note)
 
 
 def show_plans(choice: Choice) -> None:
@@ -262,8 +248,17 @@ def show_plans(choice: Choice) -> None:
     say(f"pools {', '.join(choice['pools'])}")
     for sentence in (*choice["why"], *choice["notes"]):
         say(sentence)
-    for row in choice["refused"]:
-        say(f"{row['pool']}: {row['why']}")
+    refused = choice["refused"]
+    if refused:
+        say(f"refused: {len(refused)} of the pools that it may use")
+    for row in refused[:MOST_REFUSED]:
+        say(f"  {row['pool']}: {_short(row['why'])}")
+    if len(refused) > MOST_REFUSED:
+        say(f"  and {len(refused) - MOST_REFUSED} more; all of them with -o json")
+
+
+def _short(why: str) -> str:
+    return why if len(why) <= LONGEST_WHY else f"{why[:LONGEST_WHY].rsplit(' ', 1)[0]} ..."
 
 
 def _plans(choice: Choice) -> list[tuple[Priced, str]]:
@@ -327,10 +322,6 @@ def show_rounds(rounds: Sequence[Round]) -> None:
         for row in rounds
     ]
     show_table(columns, rows, empty="no rounds")
-
-
-def _affinities(offer: Offer) -> Sequence[Any]:
-    return offer.get("affinities") or [{}]
 
 
 def _void(row: Round) -> str:

@@ -6,6 +6,7 @@ itself when the fence deadline in its renewal passes. Times are `Clock.boottime`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -62,6 +63,7 @@ class Exit:
     exit_code: int | None = None
     message: str = ""
     ended: float | None = None
+    code: str = ""  #: the site's rule that was the reason; "" = none was
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,27 @@ class Capacity:
     memory_bytes: int
 
 
+class PoolSupply(Protocol):
+    @property
+    def left(self) -> int:
+        """GPUs for the federation when local users' wishes come first; our own jobs' count."""
+        ...
+
+
+class Supply(Protocol):
+    """What a scheduler shared with local users has for the federation, by pool."""
+
+    @property
+    def pools(self) -> Mapping[str, PoolSupply]: ...
+
+
 class Driver(Protocol):
     def capacity(self) -> Capacity: ...
+
+    def supply(self) -> Supply | None:
+        """What local users leave now, None where there are none. May take its time; called from
+        another thread than the rest. Raises AgentError when it cannot be known."""
+        ...
 
     def start(self, task: Task) -> Handle:
         """Start it; raises DriverFailed with a sentence when nothing was started."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agents.clock import Clock
 from agents.config import Config
-from agents.drivers.base import Capacity, Exit, Handle, LogPart, Phase, Status, Task
+from agents.drivers.base import Capacity, Exit, Handle, LogPart, Phase, Status, Supply, Task
 from agents.drivers.guard import log_mark
 from agents.drivers.loading import Kind
 from agents.errors import DriverFailed
@@ -62,6 +62,9 @@ class FakeDriver:
 
     def capacity(self) -> Capacity:
         return Capacity(cores=0, memory_bytes=0)
+
+    def supply(self) -> Supply | None:
+        return None
 
     def start(self, task: Task) -> Handle:
         if self.refuse:

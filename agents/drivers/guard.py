@@ -8,14 +8,14 @@ the keeper is killed, the guard is told by the kernel and kills them. Only both 
 something, and that the agent finds by its mark.
 
 Works in one folder. Reads `spec.json`, `renewal.json` (the fence) and `stop.json`; writes
-`guard.json` (the claim: one folder runs once), `output.log` and last of all `exit.json`.
+`guard.json` (the claim: one folder runs once), `output.log` and last of all `exit.json`, for which
+it keeps room from the start.
 Times are CLOCK_BOOTTIME seconds. Standard library only, one thread.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
 import select
@@ -24,7 +24,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from agents.drivers import processes
+from agents.drivers import jsonfile, processes
+from agents.drivers.jsonfile import read_json as read_json
+from agents.drivers.jsonfile import write_json as write_json
 
 TICK_S = 0.2
 READ = 64 * 1024
@@ -148,6 +150,8 @@ class Guard:
         self.fence_at = float(spec["fence_at"])
         self.log = Log("output.log", int(spec["log_cap_bytes"]))
         self.started = now()
+        with suppress(OSError):
+            jsonfile.keep_room("exit.json")
 
     def run(self) -> None:
         """Start it, watch it, leave nothing, write down how it ended."""
@@ -293,8 +297,9 @@ class Guard:
 
     def _read_renewal(self) -> None:
         renewal = read_json("renewal.json")
-        if renewal is not None:
-            self.fence_at = float(renewal["fence_at"])
+        fence_at = None if renewal is None else jsonfile.fence_of(renewal)
+        if fence_at is not None:
+            self.fence_at = fence_at
 
     def _record(self) -> None:
         self.log.close()
@@ -376,24 +381,7 @@ def limit_words(status: int | None) -> str:
 
 def write_exit(reason: str, code: int | None, message: str) -> None:
     value = {"reason": reason, "exit_code": code, "message": message, "ended": now()}
-    write_json("exit.json", value)
-
-
-def read_json(path: str) -> dict[str, Any] | None:
-    """None when it is not there or not whole."""
     try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def write_json(path: str, value: dict[str, Any]) -> None:
-    """Whole or not at all, whoever reads and whenever the power goes."""
-    draft = f"{path}.new"
-    with open(draft, "wb") as file:
-        file.write(json.dumps(value).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+        write_json("exit.json", value)
+    except OSError:  # a full disk: the end of a job that went well must not be lost with it
+        jsonfile.write_into_room("exit.json", value)

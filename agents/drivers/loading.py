@@ -60,3 +60,10 @@ def find(name: str) -> Kind | None:
         points = metadata.entry_points(group=GROUP, name=name)
         found = next((point.load() for point in points), None)
     return found if isinstance(found, Kind) else None
+
+
+def close(driver: object) -> None:
+    """End the connections of a driver that keeps some; its jobs go on."""
+    ending = getattr(driver, "close", None)
+    if ending is not None:
+        ending()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import sys
 from contextlib import suppress
@@ -23,11 +24,12 @@ from typing import Any
 import agents
 from agents.clock import Clock, boot_id
 from agents.config import NAME, Config, DriverSettings
-from agents.drivers import guard, processes
-from agents.drivers.base import Capacity, Exit, Handle, LogPart, Phase, Status, Task
+from agents.drivers import guard, jsonfile, processes
+from agents.drivers.base import Capacity, Exit, Handle, LogPart, Phase, Status, Supply, Task
 from agents.drivers.environment import BASE_PATH, job_environment
 from agents.drivers.loading import Kind
 from agents.errors import DriverFailed
+from agents.log import trouble
 from agents.probes.capacity import machine
 from agents.protocol import EndReason
 
@@ -58,6 +60,10 @@ class ProcessDriver:
 
     def capacity(self) -> Capacity:
         return machine()
+
+    def supply(self) -> Supply | None:
+        """The configuration's GPUs are the agent's alone."""
+        return None
 
     def start(self, task: Task) -> Handle:
         if not NAME.fullmatch(task.attempt) or not NAME.fullmatch(task.job):
@@ -92,13 +98,35 @@ class ProcessDriver:
         return Status(Phase.OVER, over)
 
     def renew(self, handle: Handle, fence_at: float) -> None:
+        """In place, so that a full disk does not cost a healthy job its fence."""
+        path = self._folder(handle.attempt) / "renewal.json"
         with suppress(FileNotFoundError):
-            _replace(self._folder(handle.attempt) / "renewal.json", {"fence_at": fence_at})
+            try:
+                jsonfile.rewrite(str(path), jsonfile.renewal(fence_at))
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                trouble("fence.not_moved", attempt=handle.attempt, why=str(error))
 
     def stop(self, handle: Handle, *, grace_s: float, reason: EndReason, why: str) -> None:
         value = {"reason": str(reason), "why": why, "grace_s": grace_s}
-        with suppress(FileNotFoundError):
-            _replace(self._folder(handle.attempt) / "stop.json", value)
+        path = self._folder(handle.attempt) / "stop.json"
+        try:
+            _replace(path, value)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            trouble("stop.without_room", attempt=handle.attempt, why=str(error))
+            self._stop_without_room(handle, path, value)
+
+    def _stop_without_room(self, handle: Handle, path: Path, value: dict[str, Any]) -> None:
+        """Into the room laid down for it; failing that the guard is told, though not why."""
+        try:
+            jsonfile.write_into_room(str(path), value)
+        except OSError:
+            identity = _identity(handle)
+            if self._alive(identity):
+                os.kill(identity.pid, signal.SIGTERM)
 
     def readopt(self, attempt: str) -> Handle | None:
         """A folder without a claim is claimed here, so that a late guard finds it taken."""
@@ -169,7 +197,9 @@ class ProcessDriver:
             "memory_bytes": None if memory is None else memory * task.gpus * MEGA,
             "cpus": self._cpus(task),
         }
-        _replace(folder / "renewal.json", {"fence_at": task.fence_at})
+        jsonfile.write_json(str(folder / "renewal.json"), {})
+        jsonfile.rewrite(str(folder / "renewal.json"), jsonfile.renewal(task.fence_at))
+        jsonfile.keep_room(str(folder / "stop.json"))
         _replace(folder / "spec.json", spec)
 
     def _cpus(self, task: Task) -> list[int] | None:

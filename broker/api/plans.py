@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 
 from broker.api.serializers import JobIn
 from broker.api.shapes import answers
+from broker.api.throttles import PLANS
 from broker.api.views import caller_tenant, main_venue
 from federation.services.planning import plan_asked
 
@@ -81,7 +82,7 @@ class Plans(APIView):
     """Plans for a job that is not submitted. Nothing is stored."""
 
     body_limit = 512 * 1024
-    throttle_scope = "plans"
+    throttle_scope = PLANS
 
     def get_throttles(self) -> list[BaseThrottle]:
         return [AnonRateThrottle(), UserRateThrottle(), ScopedRateThrottle()]

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from broker.api.callers import actor
+from broker.api.callers import actor, caller_member
 from broker.api.shapes import answers
 from federation.errors import NotAllowed, NotFound
 from federation.models import JobClass, Member, User
@@ -75,11 +75,11 @@ class Profile(APIView):
         responses=answers({200: ProfileShape}, 400, 403, 404, 413, 415, 422),
     )
     def put(self, request: Request, name: str) -> Response:
-        """Set the whole profile; the class's owner and operators."""
+        """Set the whole profile; the class's owner itself, not its tenants, and operators."""
         found = profile_set(
             job_class=_class(name),
             profile=request.data,
-            by=_caller(request),
+            by=_setter(request),
             actor=actor(request),
             now=timezone.now(),
         )
@@ -93,8 +93,14 @@ def _class(name: str) -> JobClass:
     return found
 
 
+def _setter(request: Request) -> Member | None:
+    """The member that sets it for itself; None = an operator."""
+    user: Any = request.user
+    return None if isinstance(user, User) and user.is_staff else caller_member(request)
+
+
 def _caller(request: Request) -> Member | None:
-    """The member behind the caller, as when it registers a class; None = an operator."""
+    """The member behind the caller, by itself or through a tenant; None = an operator."""
     user: Any = request.user
     if isinstance(user, User) and user.is_staff:
         return None

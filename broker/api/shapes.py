@@ -66,6 +66,11 @@ class AffinityOut(serializers.Serializer[Any]):
         help_text="what rounds reckon with; of a prior or extrapolated, what is shown and no round "
         "reckons with before a lease or a probe"
     )
+    with_prior = serializers.FloatField(
+        allow_null=True,
+        help_text="of leases that nobody claimed: what they and a prior say, as source and "
+        "interval do then; no round reckons with it",
+    )
     low = serializers.FloatField(help_text="it lies between these with 90 %")
     high = serializers.FloatField()
     source = serializers.CharField(  # type: ignore[assignment] # shadows a name, too
@@ -147,11 +152,21 @@ class StoryOut(serializers.Serializer[Any]):
         return {**super().get_fields(), "from": serializers.CharField(allow_blank=True)}
 
 
+class RefusalOut(serializers.Serializer[Any]):
+    """A site that does not take the job, its tenant or its class now, by a rule of its own."""
+
+    site = serializers.CharField()
+    code = serializers.CharField()
+    why = serializers.CharField(allow_blank=True)
+    until = serializers.DateTimeField(help_text="it is asked again then, or when its rules change")
+
+
 class WhyOut(serializers.Serializer[Any]):
     job = serializers.UUIDField()
     state = serializers.CharField()
     summary = serializers.CharField(help_text="the one sentence")
     rounds = VerdictOut(many=True)
+    refusals = RefusalOut(many=True, help_text="newest first")
     story = StoryOut(many=True, help_text="oldest first")
 
 

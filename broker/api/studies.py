@@ -26,6 +26,7 @@ from rest_framework.views import APIView
 
 from broker.api.serializers import JobIn, StrictSerializer
 from broker.api.shapes import QuoteOut, QuotesOut, ReportOut, answers
+from broker.api.throttles import DescribedThrottle
 from broker.api.views import caller_tenant, main_venue
 from broker.tasks import hand_out_studies
 from federation.errors import NotAllowed, NotFound
@@ -52,13 +53,16 @@ class QuotesIn(StrictSerializer):
 
 
 class Counted(APIView):
-    """Reading is counted as everywhere; asking costs a solver, so it is counted apart too."""
+    """Reading is counted as everywhere; asking costs a solver, so it is counted apart too, and a
+    described model costs a planner."""
 
     throttle_scope = "quotes"
 
     def get_throttles(self) -> list[BaseThrottle]:
         usual: list[BaseThrottle] = [AnonRateThrottle(), UserRateThrottle()]
-        return [*usual, ScopedRateThrottle()] if self.request.method == "POST" else usual
+        if self.request.method != "POST":
+            return usual
+        return [*usual, ScopedRateThrottle(), DescribedThrottle()]
 
 
 def hand_out(asked: Sequence[Study]) -> None:

@@ -22,12 +22,14 @@ from rest_framework.decorators import action
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from broker.api.pagination import ByName, NewestRoundFirst
 from broker.api.renderers import PlainText
 from broker.api.serializers import ClassIn, ClassOut, JobIn, JobOut, RoundOut
 from broker.api.shapes import MeOut, OffersOut, PricesOut, WhyOut, answers
+from broker.api.throttles import DescribedThrottle
 from federation.errors import BadInput, FieldProblem, NotAllowed, NotFound
 from federation.machines.job import JobState
 from federation.models import Job, JobClass, Lease, Round, Tenant, User, Venue
@@ -91,6 +93,9 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
     body_limit = 512 * 1024
     queryset = Job.objects.none()
 
+    def get_throttles(self) -> list[BaseThrottle]:
+        return [*super().get_throttles(), DescribedThrottle()]
+
     def get_queryset(self) -> QuerySet[Job]:
         newest = Lease.objects.select_related("site", "pool__site").prefetch_related("contracts")
         rows = Job.objects.filter(tenant=caller_tenant(self.request)).select_related(
@@ -150,7 +155,7 @@ class JobViewSet(viewsets.GenericViewSet[Job], mixins.ListModelMixin, mixins.Ret
     @action(detail=True)
     def why(self, request: Request, pk: UUID) -> Response:
         """Why the job is where it is: its last rounds and its story."""
-        return Response(job_why(self.get_object()))
+        return Response(job_why(self.get_object(), timezone.now()))
 
     @extend_schema(
         operation_id="jobs_logs",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from agents import protocol as wire
+from federation.admission import Published
 from federation.affinity.planner.sheets import SAID_RULES
 from federation.errors import BadInput, FieldProblem
 from federation.models import Site
@@ -83,7 +85,12 @@ def offer_draft(offer: wire.OfferDocument) -> OfferDraft:
         valid_from=time_of(offer.valid_from, "offer.valid_from"),
         valid_until=time_of(offer.valid_until, "offer.valid_until"),
         note=offer.note[:1000],
+        rules=None if offer.policy is None else _published(offer.policy),
     )
+
+
+def _published(policy: wire.SitePolicy) -> Published:
+    return Published(**{one.name: getattr(policy, one.name) for one in fields(Published)})
 
 
 def _device(pool: wire.PoolOffer) -> dict[str, float]:
@@ -179,12 +186,12 @@ def _log(chunk: wire.LogChunk, path: str) -> LogPiece:
 def _ending(end: wire.End, path: str) -> Ending:
     if end.exit_code is not None and not -INT_32 <= end.exit_code < INT_32:
         raise BadInput(FieldProblem(f"{path}.exit_code", "a number of 32 bits is expected"))
-    return Ending(reason=end.reason.value, exit_code=end.exit_code, message=end.message)
+    return Ending(end.reason.value, end.exit_code, end.message, end.code or "")
 
 
 def reply(site: Site, orders: Orders, now: datetime) -> wire.SyncReply:
-    plans = wire.reads(site.agent_version, wire.PLANS)
-    leases = tuple(_lease(w, plans) for w in orders.wanted)
+    reads = frozenset(what for what in wire.READS if wire.reads(site.agent_version, what))
+    leases = tuple(_lease(w, reads) for w in orders.wanted)
     revokes = tuple(
         wire.RevokeOrder(str(r.lease_id), r.code, r.why, r.grace_s) for r in orders.revokes
     )
@@ -205,8 +212,8 @@ def reply(site: Site, orders: Orders, now: datetime) -> wire.SyncReply:
     )
 
 
-def _lease(wanted: LeaseWanted, plans: bool) -> wire.LeaseOrder:
-    """`plans`: whether its agent reads them."""
+def _lease(wanted: LeaseWanted, reads: frozenset[str]) -> wire.LeaseOrder:
+    """`reads`: what its agent reads of the fields that came later."""
     lease, job = wanted.lease, wanted.lease.job
     return wire.LeaseOrder(
         attempt=str(lease.pk),
@@ -228,6 +235,7 @@ def _lease(wanted: LeaseWanted, plans: bool) -> wire.LeaseOrder:
             max_runtime_s=job.max_runtime_s,
             grace_s=job.grace_s,
             log_cap_bytes=log_cap_bytes(lease),
+            tenant=job.tenant.name if wire.TENANTS in reads else None,
         ),
-        plan=launch_variables(lease.plan) if plans else None,
+        plan=launch_variables(lease.plan) if wire.PLANS in reads else None,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from economics.curves.cleared import Cleared, number
 from economics.explanations.ways import Way
 from economics.explanations.words import amount, gpus
+from economics.reasons import apart
 from economics.rows import JobRow, PoolRow
 
 NOT_PERMITTED, NO_SPEED, TOO_FEW = "not_permitted", "no_speed", "too_few_gpus"
@@ -83,9 +84,10 @@ def _ruled_out(cleared: Cleared, row: JobRow, pool: PoolRow, ways: list[Way]) ->
     affordable = [way for way in fitting if way.within(row.budget, row.value)]
     if not affordable:
         least_worth = min(way.value for way in fitting)
+        worth_text, budget_text = apart(least_worth, row.budget)
         return OVER_BUDGET, (
-            f"its work of the round at {pool.id} is worth {amount(least_worth)} credits at its own "
-            f"bid, more than its budget of {amount(row.budget)}."
+            f"its work of the round at {pool.id} is worth {worth_text} credits at its own "
+            f"bid, more than its budget of {budget_text}."
         )
     best = max(affordable, key=lambda way: way.gain(pool.reserve) / way.gpu_hours)
     worth = (best.value - best.moving) / best.gpu_hours - best.fee

@@ -21,6 +21,9 @@ LARGEST = 5.0  #: of them, what one lease counts for at most: a shift needs two 
 SLOW = 0.9  #: a contract below this ratio is slow
 IN_A_ROW = 10  #: slow contracts
 OTHERS = 3  #: pools of other owners before a class's own season is taken out
+LEAST = 5  #: leases at another speed before those of before are forgotten
+OWNERS = 2  #: that they are of: nobody's jobs alone undo what those of others showed
+FAR = 3.0  #: deviations from the median that a lease counts for at most, once several tenants ran
 FORGIVEN = 2  #: recent leases of a pool that may fail to start and say nothing
 SLACK = 2.0  #: how many times faster than anything seen a report may be before it is a forgery
 
@@ -31,6 +34,14 @@ class Drift:
 
     sums: float
     faster: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Whose job a lease ran."""
+
+    owner: str  #: who stands behind its tenant
+    free: bool = False  #: a probe on the site's own account
 
 
 def deviations(logs: Sequence[float], control: Sequence[float] = ()) -> list[float]:
@@ -53,20 +64,56 @@ def _unit(logs: Sequence[float]) -> float:
     return max(spread, COMMON)
 
 
-def shifted_from(logs: Sequence[float]) -> int | None:
+def shifted_from(logs: Sequence[float], witnesses: Sequence[Witness]) -> int | None:
     """Place of the first lease that ran at the speed of today; None when nothing has shifted.
 
-    `logs`: logarithms of the speeds of a cell's leases, oldest first. Page's sum of the deviations
+    `logs`: logarithms of the speeds of a cell's leases, oldest first; `witnesses`: one for each.
+    Page's sum of the deviations
     of each lease from the mean of those before it, which needs no speed known beforehand (Hawkins,
     Self-starting cusum charts for location and scale, The Statistician 36, 1987). One lease alone
-    shifts nothing, LARGEST being what it counts for. The shift began where two means fit best.
+    shifts nothing, LARGEST being what it counts for. The shift began where two means fit best. A
+    shift that too few speak for (`_lasts`) is none: as long as it may grow nothing is forgotten,
+    and once it is over it is passed over.
     """
-    start, shift = 0, None
+    left, shift = list(range(len(logs))), None
     unit = _unit(logs)
-    while (found := _first_shift(logs[start:], unit)) is not None:
-        start += found
-        shift = start
+    while (found := _first_shift([logs[at] for at in left], unit)) is not None:
+        before, since = left[:found], left[found:]
+        over = _first_shift([logs[at] for at in since], unit)
+        if _lasts(logs, witnesses, before, since[:over]):
+            left, shift = since, since[0]
+        elif over is None:
+            return shift
+        else:
+            left = before + since[over:]
     return shift
+
+
+def _lasts(
+    logs: Sequence[float], witnesses: Sequence[Witness], before: list[int], since: list[int]
+) -> bool:
+    """Whether enough leases of enough owners ran at the new speed.
+
+    LEAST leases of OWNERS, or fewer with a probe on the site's account among them. Where one owner
+    alone ever ran, such a probe will do: nobody else's measurements are at stake. Leases nearer to
+    the old speed than to the new say nothing for it.
+    """
+    old = math.fsum(logs[at] for at in before) / len(before)
+    new = median(logs[at] for at in since)
+    there = [witnesses[at] for at in since if abs(logs[at] - new) < abs(logs[at] - old)]
+    owners, probed = {one.owner for one in there}, any(one.free for one in there)
+    alone = {witnesses[at].owner for at in before} <= owners
+    return (len(there) >= LEAST or probed) and (len(owners) >= OWNERS or (probed and alone))
+
+
+def reined_in(logs: Sequence[float]) -> list[float]:
+    """Logarithms of speeds, none further than FAR of their own spread from their median.
+
+    Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 35 (1964):
+    one step of it, so that a few jobs that are slow on purpose move a cell's mean a little.
+    """
+    middle, most = median(logs), FAR * _unit(logs)
+    return [max(middle - most, min(middle + most, value)) for value in logs]
 
 
 def _first_shift(logs: Sequence[float], unit: float) -> int | None:

@@ -2,8 +2,9 @@
 
 A speed is taken as log-normal. Four things may be known of it: a claim, leases, a throughput model,
 and a prior (kin, public results, operators, data sheets: `federation.affinity.coldstart`). A claim
-is the prior of its leases (`federation.affinity.posterior`); where nobody claims, leases and prior
-are weighed by their variances (`coldstart.blend`). A prior alone is shown and never priced on.
+is the prior of its leases (`federation.affinity.posterior`). A prior in the sense of `coldstart` is
+shown and never planned on: where nobody claims, leases alone are planned on, and what they and the
+prior say by their variances (`coldstart.blend`) is shown beside them.
 
 Every answer has its source, the observations behind it, when it was known and an interval.
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from statistics import NormalDist
 
 from federation.affinity.believed import Believed
-from federation.affinity.coldstart.blend import Prior, blend, measured
+from federation.affinity.coldstart.blend import MEASURED, Prior, blend_known, measured
 from federation.affinity.posterior import CLAIM_SDS as CLAIM_SDS
 from federation.affinity.posterior import COMMON as COMMON
 from federation.affinity.posterior import INTERVAL_SDS as INTERVAL_SDS
@@ -64,8 +66,8 @@ def planned(
     the time of the newest thing behind it: of the leases, else of the claim, else of the prior.
     A claim that nothing was measured of is planned on as it stands, `unseen` being the deviation
     of its logarithm: the contract, its bond and the alarms bear that risk. A speed that nobody
-    claimed is planned on at its mean: there is no claim to doubt. What a prior alone says is not
-    priced on (`Believed.priced`).
+    claimed is planned on at the mean of its leases: there is no claim to doubt. No `prior` moves
+    what is planned on; what one alone says is not priced on at all (`Believed.priced`).
     """
     if declared is None:
         return _unclaimed(belief, prior, known_at)
@@ -82,17 +84,21 @@ def planned(
 def _unclaimed(
     belief: Belief | None, prior: Prior | None, known_at: datetime | None
 ) -> Believed | None:
-    """What leases and prior say by their variances; the source is the heavier of the two."""
-    if belief is None and prior is None:
-        return None
-    if belief is None or prior is None:
-        voice = measured(belief) if belief is not None else prior
-        assert voice is not None  # noqa: S101 - one of the two is there
-    else:
-        voice = blend([prior, measured(belief)])
-    n = voice.n if belief is None else belief.n
-    joint = Belief(voice.log_mean, voice.log_sd, n, NOISE)
-    return _told(None, belief, joint, joint.speed(), voice.source, known_at)
+    """Leases as they are, and beside them what they and the prior say by their variances."""
+    if belief is None:
+        return None if prior is None else _supposed(prior, known_at)
+    voice = blend_known(prior, measured(belief))
+    if prior is None or voice is None:
+        return _told(None, belief, belief, belief.speed(), MEASURED, known_at)
+    joint = Belief(voice.log_mean, voice.log_sd, belief.n, NOISE)
+    shown = _told(None, belief, joint, belief.speed(), voice.source, known_at)
+    return replace(shown, with_prior=joint.speed())
+
+
+def _supposed(prior: Prior, known_at: datetime | None) -> Believed:
+    """What a prior alone says: shown, and not priced on."""
+    alone = Belief(prior.log_mean, prior.log_sd, prior.n, NOISE)
+    return _told(None, None, alone, alone.speed(), prior.source, known_at)
 
 
 @lru_cache(maxsize=SETTLED_IN + 1)

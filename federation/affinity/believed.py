@@ -20,9 +20,14 @@ GUESSED = ("neighbours", "catalogue", "operators", "roofline")  #: sources that 
 
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """One cell of the affinity matrix, with where it comes from."""
+    """One cell of the affinity matrix, with where it comes from.
 
-    samples_per_s: float  #: what the market plans with
+    Where leases and a prior speak and nobody claims, `samples_per_s` is what the leases alone say,
+    while `with_prior`, `source`, `low` and `high` show what both say together: no prior moves what
+    is planned on. So the interval need not hold `samples_per_s`.
+    """
+
+    samples_per_s: float  #: what the market plans with: of claims, leases and models alone
     declared: float | None
     measured: float | None
     leases: int  #: behind it; of a forecast measured steps, of a prior observations
@@ -32,6 +37,7 @@ class Believed:
     low: float | None = None  #: ends of the interval that holds the speed with 90 %
     high: float | None = None
     known_at: datetime | None = None  #: of the leases, else of the model, the claim, the prior
+    with_prior: float | None = None  #: what leases and prior say together; shown, not planned on
 
     @property
     def priced(self) -> bool:
@@ -52,6 +58,7 @@ class Believed:
             _times(self.low, gpus),
             _times(self.high, gpus),
             self.known_at,
+            _times(self.with_prior, gpus),
         )
 
 

@@ -30,6 +30,7 @@ NOISE_WEIGHT = 2.0  #: v0: observations that NOISE counts for
 COMMON = 0.05  #: spread of log speed that leases of a pool share
 CLAIM_SDS = 2.0  #: a claim this many deviations above the mean is not planned on
 INTERVAL_SDS = NormalDist().inv_cdf(0.95)  #: each way: the interval holds 90 %
+FURTHEST = 700.0  #: of a logarithm: its exponential is a number of 64 bits still
 UNSEEN = math.hypot(NOISE / math.sqrt(SHRINKAGE), COMMON)  #: the same with no lease: n = 0
 
 
@@ -43,8 +44,9 @@ class Belief:
     noise_log: float  #: spread of the logarithm from lease to lease
 
     def speed(self, sds: float = 0.0) -> float:
-        """Samples/s, so many deviations above the median."""
-        return math.exp(self.mean_log + sds * self.sd_log)
+        """Samples/s, so many deviations above the median; a finite number above 0, whatever the
+        belief is."""
+        return math.exp(max(-FURTHEST, min(FURTHEST, self.mean_log + sds * self.sd_log)))
 
     def exceeded_by(self, claim: float) -> bool:
         """True when a claim in samples/s lies above the mean by more than CLAIM_SDS deviations."""
@@ -57,7 +59,7 @@ class Belief:
 
 def observed(*, measured: float | None, log_sd: float, leases: int) -> Belief | None:
     """What leases alone say: their geometric mean in samples/s and the spread of its logarithm."""
-    if measured is None or leases == 0:
+    if measured is None or not measured > 0 or leases == 0:
         return None
     squares = NOISE_WEIGHT * NOISE**2 + (leases - 1) * log_sd**2
     noise = math.sqrt(squares / (NOISE_WEIGHT + leases - 1))

@@ -10,6 +10,7 @@ from federation.models.members import Member, Tenant, User
 from federation.models.offers import JobClass, MeasuredAffinity, Offer, OfferAffinity, OfferPool
 from federation.models.priors import PriorAffinity, PriorStudy
 from federation.models.records import Alarm, SiteRecord
+from federation.models.refusals import SiteRefusal
 from federation.models.reports import LogChunk, Report
 from federation.models.rounds import PoolPrice, Round, RoundOffer, Snapshot
 from federation.models.rules import Consent, Epoch, Rules
@@ -64,6 +65,7 @@ __all__ = [
     "Rules",
     "Site",
     "SiteRecord",
+    "SiteRefusal",
     "Snapshot",
     "StoredModel",
     "Study",

@@ -13,7 +13,11 @@ from federation.models.venues import Venue
 
 
 class Job(Identified):
-    """One piece of work of a class, with its bid. What was asked never changes after submission."""
+    """One piece of work of a class, with its bid. What was asked never changes after submission.
+
+    The sizes and pools of a described model are the planner's choice, and may be chosen again from
+    `wished`.
+    """
 
     class Kind(models.TextChoices):
         TRAINING = "training", "training"
@@ -44,6 +48,8 @@ class Job(Identified):
     grace_s = models.FloatField()
     #: what is trained, as the planner reads it; null = the tenant split it by itself
     model = models.JSONField(null=True, blank=True)
+    #: with a model: the `gpus` and `pools` that the tenant itself named, before any were chosen
+    wished = models.JSONField(null=True, blank=True)
     #: the quote that it cites, and what that said: kept after the quote itself is forgotten
     quote = models.UUIDField(null=True, blank=True)
     quoted = models.JSONField(null=True, blank=True)

@@ -40,6 +40,8 @@ class Offer(Identified):
     valid_from = models.DateTimeField()
     valid_until = models.DateTimeField(null=True, blank=True)
     note = models.CharField(max_length=1000, blank=True)
+    #: what the site says of jobs that it does not take: federation.admission.Published
+    rules = models.JSONField(default=dict, blank=True)
 
     class Meta:
         ordering = ("-created_at",)

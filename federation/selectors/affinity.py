@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
+import numpy as np
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 
 from federation.affinity.belief import Belief
@@ -30,8 +31,13 @@ from federation.selectors.columns import columns_read
 from federation.selectors.guesses import StoredGuesses
 from federation.selectors.matrix import Matrix as Matrix
 from federation.selectors.matrix_columns import Foreseen, Shown, Stated
+from federation.selectors.unproven import HARDWARE_CHANGED, proven
 
 CELL = ("pool_id", "job_class_id", "gpus")
+#: of samples/s, and of the spread of its logarithm: a row beyond, whoever stored it, is left out,
+#: for no number in a table may stop a round
+SPEEDS = (1e-18, 1e18)
+SPREADS = (0.0, 50.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +74,32 @@ def believed_cells(offers: Iterable[Offer]) -> Matrix:
     made = {offer.pk: offer.created_at for offer in offers}
     ids = list(made)
     pools = Pool.objects.filter(site__offers__in=ids).order_by("pk")
-    known = list(pools.values_list("pk", "site__record__contracts", "site__offers"))
-    contracts = {pool: many for pool, many, _ in known}
+    known = list(
+        pools.annotate(changed=HARDWARE_CHANGED).values_list(
+            "pk", "site__record__contracts", "site__offers", "changed"
+        )
+    )
+    contracts = {pool: many for pool, many, *_ in known}
+    changed = {pool: other for pool, *_, other in known}
     classes = JobClass.objects.order_by("pk").values_list("pk", flat=True)
     axes = Axes(tuple(contracts), tuple(classes))
     index, own = CodeIndex(axes), list(contracts)
+    shown = _shown(own, index)
+    is_other = np.array([changed[pool] for pool in axes.pools], dtype=bool)
     return Matrix(
         axes=axes,
-        stated=_stated(ids, index),
-        shown=_shown(own, index),
+        stated=proven(_stated(ids, index), shown, is_other, axes),
+        shown=shown,
         foreseen=_foreseen(own, index),
         guesses=StoredGuesses(own, index),
         contracts={pool: many or 0 for pool, many in contracts.items()},
-        offered={pool: made[offer] for pool, _, offer in known},
+        offered={pool: made[offer] for pool, _, offer, _ in known},
         waiting=_waiting_claims(ids),
     )
 
 
 def _stated(ids: list[UUID], index: CodeIndex) -> Stated:
-    rows = OfferAffinity.objects.filter(offer_id__in=ids).order_by()
+    rows = OfferAffinity.objects.filter(offer_id__in=ids, samples_per_s__range=SPEEDS).order_by()
     is_probe = Q(source=OfferAffinity.Source.PROBED)
     named = rows.annotate(is_probe=ExpressionWrapper(is_probe, BooleanField()))
     pool, job_class, gpus, speed, probed = columns_read(
@@ -97,7 +110,9 @@ def _stated(ids: list[UUID], index: CodeIndex) -> Stated:
 
 
 def _shown(pools: list[UUID], index: CodeIndex) -> Shown:
-    rows = MeasuredAffinity.objects.filter(pool__in=pools).order_by()
+    rows = MeasuredAffinity.objects.filter(
+        pool__in=pools, samples_per_s__range=SPEEDS, log_sd__range=SPREADS
+    ).order_by()
     pool, job_class, gpus, *values = columns_read(
         rows.values_list(*CELL, "samples_per_s", "log_sd", "leases", "updated_at"),
         ("id", "id", "int", "float", "float", "int", "time"),
@@ -106,7 +121,9 @@ def _shown(pools: list[UUID], index: CodeIndex) -> Shown:
 
 
 def _foreseen(pools: list[UUID], index: CodeIndex) -> Foreseen:
-    rows = ForecastAffinity.objects.filter(pool__in=pools).order_by()
+    rows = ForecastAffinity.objects.filter(
+        pool__in=pools, samples_per_s__range=SPEEDS, low__range=SPEEDS, high__range=SPEEDS
+    ).order_by()
     pool, job_class, gpus, *values = columns_read(
         rows.values_list(
             *CELL, "samples_per_s", "low", "high", "extrapolated", "samples", "fitted_at"

@@ -1,6 +1,6 @@
 """Priors of some pools, read as arrays when they are first asked for.
 
-A round prices on none of them alone, so it reads only those that are weighed with leases.
+A round plans on none of them, so it reads them only where somebody looks.
 """
 
 from __future__ import annotations
@@ -8,41 +8,29 @@ from __future__ import annotations
 from functools import cached_property
 from uuid import UUID
 
-from django.db.models import Case, Exists, IntegerField, OuterRef, QuerySet, Value, When
+from django.db.models import Case, IntegerField, Value, When
 
 from federation.affinity.believed import GUESSED
-from federation.models import MeasuredAffinity, PriorAffinity
-from federation.selectors.cell_codes import CodeIndex, Codes, ranked
+from federation.models import PriorAffinity
+from federation.selectors.cell_codes import CodeIndex, ranked
 from federation.selectors.columns import columns_read
 from federation.selectors.matrix_columns import Guessed
 
 
 class StoredGuesses:
-    """The priors of some pools as they are stored."""
+    """The priors of some pools as they are stored; those that nobody can reckon with left out."""
 
     def __init__(self, pools: list[UUID], index: CodeIndex) -> None:
-        self._rows = PriorAffinity.objects.filter(pool__in=pools, source__in=GUESSED).order_by()
+        self._pools = pools
         self._index = index
 
     def all(self) -> Guessed:
         """Every one, (n,); read once."""
         return self._every
 
-    def at(self, codes: Codes) -> Guessed:
-        """Those of some sorted codes, all of which leases showed."""
-        return self._leased
-
     @cached_property
     def _every(self) -> Guessed:
-        return self._read(self._rows)
-
-    @cached_property
-    def _leased(self) -> Guessed:
-        same = {name: OuterRef(name) for name in ("pool_id", "job_class_id", "gpus")}
-        shown = MeasuredAffinity.objects.filter(leases__gt=0, **same)
-        return self._read(self._rows.filter(Exists(shown)))
-
-    def _read(self, rows: QuerySet[PriorAffinity]) -> Guessed:
+        rows = PriorAffinity.objects.filter(pool__in=self._pools, source__in=GUESSED).order_by()
         places = (When(source=name, then=Value(at)) for at, name in enumerate(GUESSED))
         told = rows.annotate(said=Case(*places, default=Value(0), output_field=IntegerField()))
         pool, job_class, gpus, *values = columns_read(
@@ -52,4 +40,4 @@ class StoredGuesses:
             ),
             ("id", "id", "int", "float", "float", "int", "int", "time"),
         )
-        return Guessed(*ranked(self._index.codes(pool, job_class, gpus), *values))
+        return Guessed(*ranked(self._index.codes(pool, job_class, gpus), *values)).believable()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from federation.machines.lease import LIVE
 from federation.models import Assignment, Event, Job, Lease, LogChunk
 from federation.money import as_text
+from federation.selectors.admission import refusals_of_job
 
 ROUNDS_SHOWN = 20
 STORY_SHOWN = 200
@@ -50,8 +52,9 @@ def job_log(job: Job, *, attempt: int | None, offset: int, limit: int) -> LogPag
     )
 
 
-def job_why(job: Job) -> dict[str, Any]:
-    """What the last rounds said of the job, and its story, newest last."""
+def job_why(job: Job, now: datetime) -> dict[str, Any]:
+    """What the last rounds said of the job, which sites do not take it now by rules of their own,
+    and its story, newest last."""
     awards = (
         Assignment.objects.filter(job=job)
         .select_related("round", "pool__site")
@@ -88,6 +91,7 @@ def job_why(job: Job) -> dict[str, Any]:
         "state": job.state.upper(),
         "summary": summary(job),
         "rounds": rounds,
+        "refusals": refusals_of_job(job, now),
         "story": job_story(job),
     }
 

@@ -3,8 +3,8 @@
 Held as arrays sorted by class, pool and GPUs. `Matrix.table` works out what is planned on for all
 cells at once; a `Believed` is made only where one is looked at, for its class. Both say the same:
 the array form of `federation.affinity.belief.planned` is checked against it by a test. What a prior
-alone speaks of is shown and never priced on, so the table leaves it out, and it is read only when
-somebody looks.
+says is shown and never planned on, alone or beside leases, so the table knows of none, and they are
+read only when somebody looks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from federation.selectors.matrix_columns import (
     taken,
 )
 from federation.selectors.matrix_values import Curve, forecast, moment, supposed
-from federation.selectors.planned_columns import Beliefs, Voices, planned_speeds
+from federation.selectors.planned_columns import Beliefs, planned_speeds
 
 Spot = tuple[UUID, int]  #: pool, GPUs
 
@@ -53,10 +53,7 @@ class Guesses(Protocol):
     """Priors of the pools, read when somebody asks."""
 
     def all(self) -> Guessed:
-        """Every one that is stored."""
-
-    def at(self, codes: Codes) -> Guessed:
-        """Those of some sorted codes at least."""
+        """Every one that is stored and believable."""
 
 
 @dataclass(slots=True)
@@ -180,8 +177,7 @@ class Matrix(Mapping[Cell, Believed]):
         at = np.searchsorted(codes, shown.codes)  # all are among them
         doubted = among(self._waiting_codes, np.where(is_own, codes, ones)[at])
         beliefs = Beliefs(shown.speed, shown.log_sd, shown.leases)
-        voices = self._voices(shown.codes, np.isnan(claim[at]) & (shown.leases > 0))
-        claim[at] = planned_speeds(claim[at], beliefs, self._cautions(shown.codes), doubted, voices)
+        claim[at] = planned_speeds(claim[at], beliefs, self._cautions(shown.codes), doubted)
         known = ~np.isnan(claim)
         codes, speed = codes[known], claim[known]
         new = ~among(codes, foreseen.codes)
@@ -189,16 +185,6 @@ class Matrix(Mapping[Cell, Believed]):
         every = np.concatenate([codes, foreseen.codes[new]])
         order = np.argsort(every, kind="stable")
         return Table(every[order], np.concatenate([speed, said])[order])
-
-    def _voices(self, codes: Codes, unclaimed: NDArray[np.bool_]) -> Voices | None:
-        """Priors of those of the codes that leases showed and nobody claims."""
-        asked = codes[unclaimed]
-        found = self.guesses.at(asked) if asked.size else None
-        if found is None or not found.codes.size:
-            return None
-        mean, known = taken(found.codes, found.log_mean, codes)
-        spread, _ = taken(found.codes, found.log_sd, codes)
-        return Voices(np.where(known & unclaimed, mean, np.nan), spread)
 
     @cached_property
     def _only_guessed(self) -> Codes:

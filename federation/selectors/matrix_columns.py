@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.affinity.coldstart.blend import REACH, SURE_SDS
 from federation.selectors.cell_codes import Codes
 
 Array = NDArray[np.float64]
@@ -55,6 +56,15 @@ class Guessed:
     source: Codes  # place in `federation.affinity.believed.GUESSED`
     n: Codes
     at: Array
+
+    def believable(self) -> Guessed:
+        """Those that can be shown: no number that was ever stored may stop a reader."""
+        reach = np.abs(self.log_mean) + SURE_SDS * np.minimum(self.log_sd, REACH)
+        kept = (self.log_sd > 0) & (reach < REACH)  # what is no number is not below it
+        if bool(kept.all()):
+            return self
+        means, spreads, at = self.log_mean[kept], self.log_sd[kept], self.at[kept]
+        return Guessed(self.codes[kept], means, spreads, self.source[kept], self.n[kept], at)
 
 
 @dataclass(frozen=True, slots=True)

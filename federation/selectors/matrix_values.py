@@ -67,6 +67,7 @@ def scaled(said: Believed, factor: float) -> Believed:
         declared=None,
         low=None if low is None else low * factor,
         high=None if high is None else high * factor,
+        with_prior=None,
     )
 
 

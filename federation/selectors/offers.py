@@ -25,6 +25,7 @@ def offers_open(venue: Venue, *, now: datetime) -> list[dict[str, Any]]:
                 "declared": cell.declared,
                 "measured": cell.measured,
                 "believed": cell.samples_per_s,
+                "with_prior": cell.with_prior,
                 "low": cell.low,
                 "high": cell.high,
                 "source": cell.source,

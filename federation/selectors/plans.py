@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from federation.affinity.planner.choosing import Choice, Priced, choose
 from federation.affinity.planner.errors import BadDescription, NoPlan
 from federation.affinity.planner.product import Rectangle, rectangle
 from federation.errors import BadInput, FieldProblem, Refused
-from federation.models import JobClass, Venue
+from federation.models import JobClass
 from federation.selectors.plans_model import model_asked
-from federation.selectors.plans_pools import MOST_POOLS, Market, Wish, market_for
+from federation.selectors.plans_pools import MOST_POOLS, Market, Stock, Wish, market_for
 
 MOST_SIZES = 64  #: gang sizes of one job
 MOST_GPUS = 100_000  #: of one gang
@@ -50,10 +49,9 @@ def plan_choice(
     budget: float | None,
     wish: Wish,
     job_class: JobClass,
-    venue: Venue,
-    now: datetime,
+    stock: Stock,
 ) -> Planned:
-    """Weigh every plan at every pool on offer that the wish permits, and choose sizes and pools.
+    """Weigh every plan at every pool in stock that the wish permits, and choose sizes and pools.
 
     `deadline_s` seconds from now for the whole run, `budget` in credits, `samples` of the whole
     run. With `wish.gpus` only those sizes are weighed. Prices are those of the last round, at least
@@ -62,7 +60,7 @@ def plan_choice(
     """
     # 1. what is asked, and what is on offer
     asked = model_asked(model, samples=samples)
-    market = market_for(wish=wish, job_class=job_class, venue=venue, now=now)
+    market = market_for(wish=wish, job_class=job_class, stock=stock)
     if not market.pools:
         raise Refused(_nothing(market), code=NO_PLAN)
     # 2. the best plan of every pool and size

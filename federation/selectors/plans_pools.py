@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from federation.admission import Doors
 from federation.affinity.planner.errors import BadDescription
 from federation.affinity.planner.pool import BELIEF_RULES, BelievedSpeed, Pool
 from federation.affinity.planner.sheets import described
 from federation.machines.offer import OfferState
 from federation.matching import permits
-from federation.models import Job, JobClass, Offer, OfferPool, PoolPrice, Round, Venue
-from federation.selectors.affinity import believed_cells, current_offers
+from federation.models import Job, JobClass, OfferPool, PoolPrice, Round, Venue
+from federation.selectors.admission import doors_read
+from federation.selectors.affinity import Matrix, believed_cells, current_offers
 
 MICRO = 1e6
 MOST_POOLS = 200  #: weighed for one job
@@ -44,12 +46,37 @@ class Market:
     left_out: tuple[str, ...]  #: beyond MOST_POOLS, those with least computing for a credit
 
 
-def market_for(*, wish: Wish, job_class: JobClass, venue: Venue, now: datetime) -> Market:
-    """The pools on offer now that the wish permits, with prices and believed speeds."""
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What is on offer at a moment, for any wish: read once, however many jobs are planned."""
+
+    lines: tuple[OfferPool, ...]  #: by name
+    doors: Doors
+    prices: Mapping[UUID, int]  #: of a pool, micro-credits per GPU-hour
+    cells: Matrix
+
+
+def stock_read(venue: Venue, now: datetime) -> Stock:
+    """The pools on offer now, with the prices of the last round and all believed speeds."""
     offers = list(current_offers(venue, now))
-    lines = _permitted(offers, wish)
-    prices = prices_last(venue)
-    speeds = _speeds(offers, job_class) if lines else {}
+    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site")
+    return Stock(
+        lines=tuple(sorted(lines, key=lambda line: str(line.pool))),
+        doors=doors_read(venue, offers, now),
+        prices=prices_last(venue),
+        cells=believed_cells(offers),
+    )
+
+
+def market_for(*, wish: Wish, job_class: JobClass, stock: Stock) -> Market:
+    """The pools in stock that the wish permits, with prices and believed speeds."""
+    lines = [
+        line
+        for line in _permitted(stock.lines, wish)
+        if not stock.doors.shut_to_class(line.pool.site_id, job_class.pk, job_class.name)
+    ]
+    prices = stock.prices
+    speeds = _speeds(stock.cells, job_class) if lines else {}
     found: list[Pool] = []
     unknown: list[tuple[str, str]] = []
     for line in lines:
@@ -102,6 +129,14 @@ def lines_of(pools: Iterable[UUID]) -> dict[UUID, OfferPool]:
     return {line.pool_id: line for line in rows.select_related("pool__site")}
 
 
+def gpus_on_offer(pools: Iterable[UUID]) -> dict[UUID, int]:
+    """Pool -> GPUs in its site's current offer; a pool that is in none is left out."""
+    rows = OfferPool.objects.filter(
+        pool__in=set(pools), offer__state__in=[OfferState.ACTIVE, OfferState.PAUSED]
+    )
+    return dict(rows.values_list("pool_id", "gpus"))
+
+
 def prices_last(venue: Venue) -> dict[UUID, int]:
     """What the pools of the last published round cleared at, micro-credits per GPU-hour."""
     published = Round.objects.filter(venue=venue, published_at__isnull=False)
@@ -110,23 +145,21 @@ def prices_last(venue: Venue) -> dict[UUID, int]:
     return dict(rows.values_list("pool_id", "price_micro"))
 
 
-def _permitted(offers: list[Offer], wish: Wish) -> list[OfferPool]:
-    """Lines of the offers that the wish permits, by name."""
+def _permitted(lines: Iterable[OfferPool], wish: Wish) -> list[OfferPool]:
+    """Lines that the wish permits, in their order."""
     asking = Job(
         gpu_kinds=list(wish.gpu_kinds),
         sites_allow=list(wish.sites_allow),
         sites_deny=list(wish.sites_deny),
         pools=list(wish.pools),
     )
-    lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site")
-    own = [line for line in lines if permits(asking, line.pool)]
-    return sorted(own, key=lambda line: str(line.pool))
+    return [line for line in lines if permits(asking, line.pool)]
 
 
-def _speeds(offers: list[Offer], job_class: JobClass) -> dict[UUID, dict[int, float]]:
+def _speeds(cells: Matrix, job_class: JobClass) -> dict[UUID, dict[int, float]]:
     """Pool -> GPUs -> samples/s that the market plans on, of the class."""
     found: dict[UUID, dict[int, float]] = {}
-    for (pool, gpus), speed in believed_cells(offers).row_speeds(job_class.pk).items():
+    for (pool, gpus), speed in cells.row_speeds(job_class.pk).items():
         if speed > 0:  # 0: not priced on
             found.setdefault(pool, {})[gpus] = speed
     return found

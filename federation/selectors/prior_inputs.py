@@ -7,7 +7,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
@@ -23,6 +22,9 @@ LEARNT_FROM = 400  #: measured cells at once: what is learnt costs time by their
 KIN = 300  #: of them, kin of the classes asked about at most
 FEW = 5  #: leases from which on a cell needs no prior: they outweigh any
 SIZES = 6  #: gang sizes of a class that priors are made for, the smallest that are asked for
+NETWORKS = 30  #: networks whose timings are learnt from: of operators, and as many of a member
+TIMES = 3000  #: timings of theirs, of each of the two: leaving networks out in turn costs time
+RATES = (1e-18, 1e18)  #: samples/s that a measured cell may have
 STEP = 0.02  #: of the logarithm of a speed: much smaller changes are seldom one
 
 Cell = tuple[UUID, UUID, int]  #: pool, class, GPUs
@@ -44,6 +46,9 @@ class PriorInputs:
     sizes: Mapping[str, tuple[int, ...]]  #: gang sizes asked for, by class; one GPU always
     claimed: frozenset[Cell]
     measured: Mapping[Cell, Measured]  #: the newest first
+    owners: Mapping[str, str]  #: member of each class; those of the federation have none here
+    timed: Mapping[str, tuple[str, ...]]  #: classes with timings, by owner; "" = the federation's
+    refused: Mapping[str, str]  #: classes whose profile cannot be read, with why
     digest: str
 
     @property
@@ -57,6 +62,15 @@ class PriorInputs:
         kin = [one for one in self.measured.values() if self.family(one.job_class) in asked]
         others = (one for one in self.measured.values() if self.family(one.job_class) not in asked)
         return [*kin[:KIN], *islice(others, LEARNT_FROM - min(KIN, len(kin)))]
+
+    def teachers(self, job_class: str) -> tuple[str, ...]:
+        """Classes whose timings its operators are told by: those of the federation and of its own
+        member, whom nobody else can move; none where it lists no operators."""
+        if not self.profiles[job_class].operators:
+            return ()
+        owner = self.owners.get(job_class, "")
+        own = self.timed.get(owner, ()) if owner else ()
+        return (*self.timed.get("", ()), *own)
 
     def family(self, job_class: str) -> str:
         """What its kin share: its work, or itself."""
@@ -80,7 +94,10 @@ class PriorInputs:
 def prior_inputs(table: Sequence[Row] = ()) -> PriorInputs:
     """Read all of it, in a fixed number of statements. `table`: speeds measured elsewhere."""
     pools = _pools()
-    raw = {str(pk): profile for pk, profile in JobClass.objects.values_list("pk", "profile")}
+    classes = list(JobClass.objects.order_by("pk").values_list("pk", "owner_id", "profile"))
+    raw = {str(pk): profile for pk, _, profile in classes}
+    owners = {str(pk): str(owner) for pk, owner, _ in classes if owner is not None}
+    profiles, refused = _profiles(raw)
     measured = _measured()
     claimed = frozenset(
         OfferAffinity.objects.filter(offer__state=OfferState.ACTIVE).values_list(
@@ -90,11 +107,14 @@ def prior_inputs(table: Sequence[Row] = ()) -> PriorInputs:
     sizes = _sizes(claimed)
     return PriorInputs(
         pools=pools,
-        profiles={name: _profile(document) for name, document in raw.items()},
+        profiles=profiles,
         sizes=sizes,
         claimed=claimed,
         measured=measured,
-        digest=_digest(pools, raw, sizes, claimed, measured, table),
+        owners=owners,
+        timed=_timed(profiles, owners),
+        refused=refused,
+        digest=_digest(pools, (raw, owners), sizes, claimed, measured, table),
     )
 
 
@@ -106,7 +126,8 @@ def _pools() -> tuple[PoolOffered, ...]:
 
 def _measured() -> dict[Cell, Measured]:
     """What leases showed, the newest first."""
-    rows = MeasuredAffinity.objects.filter(leases__gt=0).order_by("-updated_at", "pk")
+    rows = MeasuredAffinity.objects.filter(leases__gt=0, samples_per_s__range=RATES)
+    rows = rows.order_by("-updated_at", "pk")
     return {
         (pool, job_class, gpus): Measured(str(job_class), column_of(gpu), gpus, speed, leases)
         for pool, gpu, job_class, gpus, speed, leases in rows.values_list(
@@ -126,29 +147,51 @@ def _sizes(claimed: frozenset[Cell]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(sorted(sizes)[:SIZES]) for name, sizes in found.items()}
 
 
-def _profile(document: object) -> Profile:
-    """A stored profile; one that this version cannot read says nothing."""
-    with suppress(BadProfile):
-        return read_profile(document)
-    return Profile()
+def _profiles(raw: Mapping[str, object]) -> tuple[dict[str, Profile], dict[str, str]]:
+    """Stored profiles; one that this version cannot read says nothing, and why is told."""
+    found, refused = dict[str, Profile](), dict[str, str]()
+    for name, document in raw.items():
+        try:
+            found[name] = read_profile(document)
+        except BadProfile as bad:
+            found[name], refused[name] = Profile(), str(bad.problems[0])
+    return found, refused
+
+
+def _timed(
+    profiles: Mapping[str, Profile], owners: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Classes whose timings are learnt from, by owner, in the order of their ids: as many as
+    NETWORKS and TIMES allow each owner."""
+    found: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    times: dict[str, int] = defaultdict(int)
+    for name, profile in sorted(profiles.items()):
+        owner = owners.get(name, "")
+        if not profile.seconds or len(found[owner]) == NETWORKS:
+            continue
+        if times[owner] + profile.times <= TIMES:
+            found[owner] += (name,)
+            times[owner] += profile.times
+    return dict(found)
 
 
 def _digest(
     pools: tuple[PoolOffered, ...],
-    profiles: Mapping[str, object],
+    classes: tuple[Mapping[str, object], Mapping[str, str]],
     sizes: Mapping[str, tuple[int, ...]],
     claimed: frozenset[Cell],
     measured: Mapping[Cell, Measured],
     table: Sequence[Row],
 ) -> str:
-    """The same for the same inputs, whatever their order; speeds to within STEP."""
+    """The same for the same inputs, whatever their order; speeds to within STEP. `classes`: their
+    profiles and their owners."""
     rows = sorted(
         (str(cell), one.column, round(math.log(one.rate) / STEP), min(one.leases, FEW))
         for cell, one in measured.items()
     )
     told = [
         sorted((str(one.pool), one.column, one.gpus) for one in pools),
-        sorted(profiles.items()),
+        *(sorted(said.items()) for said in classes),
         sorted(sizes.items()),
         sorted(map(str, claimed)),
         rows,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet, Sum
@@ -146,9 +147,15 @@ def _lines(
     entries: QuerySet[Entry], names: dict[Any, str], balances: dict[Any, int], zone: ZoneInfo
 ) -> Iterator[PeriodLine]:
     rows = entries.select_related(
-        "group__link", "group__contract__lease__job", "group__contract__lease__site", "group__round"
+        "account",
+        "group__link",
+        "group__contract__lease__job",
+        "group__contract__lease__site",
+        "group__round",
     ).defer("group__round__clearing")
-    for entry in rows.order_by("group__created_at", "group__link__position", "pk"):
+    found = list(rows.order_by("group__created_at", "group__link__position", "pk"))
+    charges = _charges(found)
+    for entry in found:
         balances[entry.account_id] = balances.get(entry.account_id, 0) + entry.amount_micro
         link = getattr(entry.group, "link", None)
         yield PeriodLine(
@@ -160,8 +167,21 @@ def _lines(
             what=_what(entry),
             amount_micro=entry.amount_micro,
             balance_micro=balances[entry.account_id],
-            quote=_quote(entry.group),
+            quote=_quote(entry.group) if entry.pk in charges else QuoteLine(),
         )
+
+
+def _charges(entries: Sequence[Entry]) -> set[int]:
+    """Of each settlement the line that charges the buyer: of its escrow, in a correction that
+    leaves the escrow alone of its cash. The seller's lines, and refunds, were never quoted."""
+    found: dict[UUID, Entry] = {}
+    for entry in entries:
+        kind = entry.account.kind
+        if kind == Account.Kind.TENANT_ESCROW:
+            found[entry.group_id] = entry
+        elif kind == Account.Kind.TENANT_CASH:
+            found.setdefault(entry.group_id, entry)
+    return {entry.pk for entry in found.values()}
 
 
 def _quote(group: EntryGroup) -> QuoteLine:

@@ -22,6 +22,27 @@ NOTE = (
 )
 
 
+#: what a tenant can do about each reason of `economics.reasons` for which a job would not run
+ADVICE = {
+    "budget": "take fewer GPUs or a higher max_cost",
+    "no_capacity": "take fewer GPUs, or permit more GPU kinds, sites and pools",
+    "no_feasible_pool": "permit more GPU kinds, sites and pools, or take another number of GPUs",
+    "rejected_at_price": "ask with a higher value, or take fewer GPUs",
+}
+
+
+def advice(study: Study, reason: str) -> str:
+    """What to ask for next, after a quote by which the job would not run.
+
+    A gang pays for its GPUs for the whole round: where max_cost is all that it may spend, a higher
+    value buys it fewer samples and no more of the pool.
+    """
+    most = study.parameters.get("job", {}).get("max_cost")
+    if most is not None and study.parameters["bid"]["budget"] >= float(most):
+        return ADVICE["budget"]
+    return ADVICE.get(reason, "ask with a higher value or fewer limits")
+
+
 def quotes_of(tenant: Tenant) -> QuerySet[Study]:
     """A tenant's own quotes."""
     return Study.objects.filter(tenant=tenant, kind=Study.Kind.QUOTE).select_related(
@@ -79,13 +100,21 @@ def _answer(study: Study, told: dict[str, Any]) -> dict[str, Any]:
     return {
         "runs": bool(told["placed"]),
         "placed": [_placed(study, row, told["round_hours"]) for row in told["placed"]],
-        "reason": {"code": told["reason"], "message": told["why"]} if told["reason"] else None,
+        "reason": _reason(study, told) if told["reason"] else None,
         "would_run_at": None
         if at is None
         else {"pool": at["pool"], "value": credits_text(at["value"])},
         "displaces_own": mine,
         "displaces_others": len(lost) - len(mine),
     }
+
+
+def _reason(study: Study, told: dict[str, Any]) -> dict[str, str]:
+    """Why it would not run, or not in full; and what to do where a higher bid alone is in vain."""
+    code, why = told["reason"], told["why"]
+    if not told["placed"] and advice(study, code) == ADVICE["budget"]:
+        why = f"{why} To run, {ADVICE['budget']}."
+    return {"code": code, "message": why}
 
 
 def _placed(study: Study, row: dict[str, Any], hours: float) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from datetime import datetime
 
+from django.db import transaction
 from django.db.models import F
 
+from federation.affinity.alarms import reined_in
 from federation.affinity.believed import geometric_mean
 from federation.models import JobClass, Lease, MeasuredAffinity, Pool
 from federation.services.fits import model_forget
@@ -45,17 +49,21 @@ def affinity_refit(*, now: datetime, limit: int = 1000) -> list[tuple[str, str, 
     return fits
 
 
+@transaction.atomic
 def _refit(pool: Pool, job_class: JobClass, gpus: int, now: datetime) -> float | None:
     """The new mean of a cell in samples/s; None when no lease counts that was measured."""
+    # an offer with other hardware writes this row: it is read here, or what is written here goes
+    Pool.objects.select_for_update(of=("self",), no_key=True).get(pk=pool.pk)
     cell = (pool.pk, job_class.pk, gpus)
     rows, since = measured_leases(cell), measured_since(cell)
     if since is not None:
         rows = rows.filter(created_at__gte=since)
-    known = list(rows.order_by("-created_at", "-pk")[:LOOKED_AT])[::-1]
+    told = rows.select_related("job__tenant__member")
+    known = list(told.order_by("-created_at", "-pk")[:LOOKED_AT])[::-1]
     if not known:
         return None  # what is new belongs to a lease from before
     kept = drift_forget(pool=pool, job_class=job_class, leases=known, now=now)[-WINDOW:]
-    mean, log_sd = geometric_mean([x.measured_samples_per_s or 0.0 for x in kept])
+    mean, log_sd = geometric_mean(_speeds(kept))
     MeasuredAffinity.objects.update_or_create(
         pool=pool,
         job_class=job_class,
@@ -68,3 +76,11 @@ def _refit(pool: Pool, job_class: JobClass, gpus: int, now: datetime) -> float |
         },
     )
     return mean
+
+
+def _speeds(leases: Sequence[Lease]) -> list[float]:
+    """What each counts as. Where several tenants ran, none is heard for its outliers."""
+    speeds = [lease.measured_samples_per_s or 1.0 for lease in leases]
+    if len({lease.job.tenant_id for lease in leases}) == 1:
+        return speeds
+    return [math.exp(value) for value in reined_in([math.log(speed) for speed in speeds])]

@@ -18,6 +18,7 @@ from federation.models import Offer, Study, Tenant
 from federation.money import as_text, to_micro
 from federation.quoted import Pin, Quoted
 from federation.selectors.plans import Planned
+from federation.selectors.studies import advice
 from federation.snapshot import unpack
 from federation.snapshot.documents import price_micro
 
@@ -117,9 +118,9 @@ def _said(study: Study) -> Quoted:
         raise Refused(f"`quote`: {why}.".replace("..", "."), code="quote_not_answered")
     told = unpack(study.result)
     if not told["placed"]:
+        reason: str = told["reason"]
         raise Refused(
-            f"`quote`: by it the job would not run ({told['reason']}); ask with a higher value or "
-            "fewer limits.",
+            f"`quote`: by it the job would not run ({reason}); {advice(study, reason)}.",
             code="quote_not_placed",
         )
     [placed] = told["placed"]  # a gang stands in one pool

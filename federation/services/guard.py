@@ -14,10 +14,11 @@ from typing import Any
 
 from django.db.models import Q
 
-from federation.affinity.belief import Belief, with_claim
+from federation.affinity.belief import NOISE, Belief, with_claim
 from federation.errors import NotFound
 from federation.models import Alarm, Forgotten, JobClass, Lease, Offer, OfferAffinity, Pool, Venue
 from federation.selectors.affinity import Cell, Claim, Matrix, claims, current_offers
+from federation.selectors.unproven import unproven_claims
 from federation.services.alarms import Concern, alarm_close, alarm_raise
 from federation.services.story import tell
 
@@ -30,9 +31,10 @@ def claims_review(*, venue: Venue, now: datetime, cells: Matrix | None = None) -
 
     Runs at each gate, before the book is frozen, so that no book ever holds such a claim. A claim
     is left aside when it lies above its posterior, or above what the leases alone allow where it
-    was raised after them or the cell has lastingly shifted since it was made. It is heard again
-    once it is confirmed or lowered. `cells`:
-    the matrix of the venue's offers, where it was read already.
+    was raised after them or the cell has lastingly shifted since it was made; and when its pool got
+    other hardware and nothing was measured of it since. It is heard again once it is confirmed or
+    lowered to what was measured. `cells`: the matrix of the venue's offers, where it was read
+    already.
     """
     offers = list(current_offers(venue, now))
     known = {_cell(alarm): alarm for alarm in open_claims(venue)}
@@ -47,13 +49,22 @@ def claims_review(*, venue: Venue, now: datetime, cells: Matrix | None = None) -
         elif alarm is not None or _doubtful(claim):
             alarm, new = alarm_raise(concern=_concern(claim, alarm), now=now)
             raised += [alarm] if new else []
+    for cell, declared in unproven_claims(venue, offers, known):
+        stated.add(cell)
+        alarm, new = alarm_raise(concern=_unproven(cell, declared, known.get(cell)), now=now)
+        raised += [alarm] if new else []
     _forget(known, stated, {offer.site_id for offer in offers}, now)
     return raised
 
 
 def _doubtful(claim: Claim) -> bool:
     joint = with_claim(claim.belief, claim.declared)
-    return joint.exceeded_by(claim.declared) or _was_raised(claim) or _was_outlived(claim)
+    return (
+        joint.exceeded_by(claim.declared)
+        or _was_raised(claim)
+        or _was_outlived(claim)
+        or _never_reached(claim)
+    )
 
 
 def _was_outlived(claim: Claim) -> bool:
@@ -62,6 +73,15 @@ def _was_outlived(claim: Claim) -> bool:
     return (
         since is not None and Offer.objects.filter(pk=claim.offer_id, created_at__lt=since).exists()
     )
+
+
+def _never_reached(claim: Claim) -> bool:
+    """True when the claim is of other hardware than the pool had, and no lease has reached it."""
+    pool, _, _ = claim.cell
+    changes = Forgotten.objects.filter(pool=pool, cause=Forgotten.Cause.HARDWARE)
+    since = changes.order_by("-since").values_list("since", flat=True).first()
+    confirmed = _confirmed_since(claim.cell)
+    return since is not None and (confirmed is None or confirmed < since)
 
 
 def _was_raised(claim: Claim) -> bool:
@@ -92,29 +112,45 @@ def measured_leases(cell: Cell) -> Any:
 
 
 def _concern(claim: Claim, alarm: Alarm | None) -> Concern:
-    """The alarm of a claim; a probe that was made for it stands only while the claim does."""
-    pool, job_class, gpus = claim.cell
+    """The alarm of a claim above what leases showed."""
+    belief = claim.belief
+    figures = {
+        "measured": belief.speed(),
+        "sd_log": belief.sd_log,
+        "noise_log": belief.noise_log,
+        "leases": belief.n,
+    }
+    why = (
+        f"{belief.n} leases showed {belief.speed():.6g}. The market plans with those until a lease "
+        "reaches the claim."
+    )
+    return _about(claim.cell, claim.declared, figures, why, alarm)
+
+
+def _unproven(cell: Cell, declared: float, alarm: Alarm | None) -> Concern:
+    """The alarm of a claim that was not put to the test since its pool got other hardware."""
+    why = (
+        "its pool got GPUs of another kind, and nothing was measured on them. The market does not "
+        "plan with it until a lease or a probe has shown it."
+    )
+    return _about(cell, declared, {"noise_log": NOISE, "leases": 0}, why, alarm)
+
+
+def _about(
+    cell: Cell, declared: float, shown: dict[str, Any], why: str, alarm: Alarm | None
+) -> Concern:
+    """A claim and why it waits; a probe that was made for it stands only while the claim does."""
+    pool, job_class, gpus = cell
     where = Pool.objects.select_related("site").get(pk=pool)
     what = JobClass.objects.get(pk=job_class)
-    figures = {
-        "gpus": gpus,
-        "claimed": claim.declared,
-        "measured": claim.belief.speed(),
-        "sd_log": claim.belief.sd_log,
-        "noise_log": claim.belief.noise_log,
-        "leases": claim.belief.n,
-    }
-    if alarm is not None and alarm.figures.get("claimed") == claim.declared:
+    figures = {"gpus": gpus, "claimed": declared, **shown}
+    if alarm is not None and alarm.figures.get("claimed") == declared:
         figures |= {key: alarm.figures[key] for key in ("probe",) if key in alarm.figures}
-    why = (
-        f"{claim.declared:.6g} samples/s are claimed for {what} on {gpus} GPU at {where}; "
-        f"{claim.belief.n} leases showed {claim.belief.speed():.6g}. The market plans with those "
-        "until a lease reaches the claim."
-    )
+    said = f"{declared:.6g} samples/s are claimed for {what} on {gpus} GPU at {where}"
     return Concern(
         kind=Alarm.Kind.CLAIM,
         about=f"{where} {what} x{gpus}",
-        why=why,
+        why=f"{said}; {why}",
         figures=figures,
         site=where.site,
         pool=where,
@@ -155,7 +191,9 @@ def claims_confirm(*, now: datetime) -> list[Alarm]:
     confirmed = []
     for alarm in waiting.select_related("site"):
         claimed, noise = float(alarm.figures["claimed"]), float(alarm.figures["noise_log"])
-        since = measured_leases(_cell(alarm)).filter(created_at__gte=alarm.created_at)
+        cell = _cell(alarm)
+        first = max(alarm.created_at, _another_since(cell) or alarm.created_at)
+        since = measured_leases(cell).filter(created_at__gte=first)
         speeds = since.values_list("measured_samples_per_s", flat=True)
         best = max((speed for speed in speeds if speed), default=0.0)
         if best and Belief(0.0, 0.0, 1, noise).confirmed_by(best, claimed):

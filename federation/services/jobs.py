@@ -42,7 +42,7 @@ from federation.selectors.rules import rules_newest
 from federation.services.citing import plan_cited, quote_cited
 from federation.services.leases import job_close, revoke_ask
 from federation.services.ledger import earnest_hold, earnest_release
-from federation.services.planning import Fitted, draft_fitted
+from federation.services.planning import Fitted, draft_fitted, wished_of
 from federation.services.story import BROKER, move, tell
 from federation.snapshot import holds_job
 
@@ -171,6 +171,7 @@ def _create(
         sites_deny=list(draft.sites_deny),
         pools=list(fitted.draft.pools),
         model=None if draft.model is None else dict(draft.model),
+        wished=None if draft.model is None else wished_of(draft),
         quote=draft.quote,
         quoted=quote_cited(tenant=tenant, draft=draft, now=now),
         samples=draft.samples,

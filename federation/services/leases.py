@@ -12,39 +12,27 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import F
 
+from federation.admission import LEAVING
 from federation.errors import InvalidTransition, Refused
 from federation.machines.job import JobState
 from federation.machines.lease import LIVE, LeaseState
 from federation.models import Job, Lease, Pool, Round, Site
 from federation.selectors.plans_award import plan_of
+from federation.services.endings import ENDINGS as ENDINGS
+from federation.services.endings import Ending as Ending
+from federation.services.refusals import refusal_judge
 from federation.services.story import allows, move, tell
 
 LEAST_LOG_BYTES = 64 * 1024
 MAX_SITE_FAILURES = 5  #: attempts a job may lose to sites before it is given up
 
 PROBE_LOST = "probe_lost"  #: a probe that its site or the network cut short: not the job's doing
+#: of a probe that went well and told nothing
+UNMEASURED = (
+    "Ended without a measurement: its command never said how many samples it had trained. Call "
+    "hanse.report in the training loop, as docs/howto/instrument-a-training-loop.md shows."
+)
 WORK_DONE = "work_done"  #: why a lease is asked back whose job has delivered and does not end
-
-#: agent's reason -> (event of the lease, whose doing it was)
-ENDINGS = {
-    "exited": ("finish", "job"),
-    "runtime_limit": ("finish", "job"),
-    "revoked": ("revoke", "broker"),
-    "never_started": ("revoke", "broker"),
-    "fenced": ("fence", "broker"),
-    "declined": ("decline", "site"),
-    "driver_failed": ("finish", "site"),
-    "lost": ("finish", "site"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended, as its agent says it."""
-
-    reason: str
-    exit_code: int | None = None
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +133,16 @@ def lease_end(
 
     Runs inside the caller's transaction.
     """
-    event, cause = ENDINGS[ending.reason]
     if lease.state not in LIVE:
         return None
+    ending = refusal_judge(lease=lease, ending=ending, now=now)
+    event, cause = ENDINGS[ending.reason]
     won = move(
         lease,
         event,
         now=now,
         actor=actor,
-        code=ending.reason,
+        code=ending.code or ending.reason,
         why=ending.message,
         ended_at=now,
         end_reason=ending.reason,
@@ -200,7 +189,7 @@ def _probe_after(job: Job, lease: Lease, ending: Ending, now: datetime) -> None:
     measured = lease.measured_samples_per_s is not None
     if measured or (ending.reason == "exited" and ending.exit_code == 0):
         speed = lease.measured_samples_per_s
-        words = f"Measured {speed:.6g} samples/s." if speed else "Ended without a measurement."
+        words = f"Measured {speed:.6g} samples/s." if speed else UNMEASURED
         job_close(job, "succeed", "probed", words, now)
     elif job.state == JobState.CANCELLING:
         job_close(job, "release", "cancelled", "Stopped as the tenant asked.", now)
@@ -227,13 +216,14 @@ def job_close(job: Job, event: str, code: str, why: str, now: datetime) -> bool:
 
 
 def _requeue(job: Job, lease: Lease, ending: Ending, cause: str, now: datetime) -> None:
-    failures = job.site_failures + (cause == "site")
+    # who leaves, or declines by its rules, has not failed: that never brings a job to its end
+    failures = job.site_failures + (cause == "site" and ending.code != LEAVING)
     if failures >= MAX_SITE_FAILURES:
         Job.objects.filter(pk=job.pk).update(site_failures=failures)
         why = f"Given up after {failures} attempts that sites could not keep. {ending.message}"
         job_close(job, "fail", "site_failures", why.strip(), now)
         return
-    code = lease.revoke_code or ending.reason
+    code = lease.revoke_code or ending.code or ending.reason
     why = lease.revoke_why or ending.message or f"The attempt at {lease.site.name} is over."
     move(
         job,

@@ -15,6 +15,7 @@ from federation.money import MAX_MICRO, as_text
 from federation.services.story import tell
 
 MAIN_VENUE = "main"
+MOST_CLASSES = 200  #: of one member: speeds are learnt and told for each of them
 Row = TypeVar("Row", bound=Identified)
 
 
@@ -39,9 +40,16 @@ def site_create(*, name: str, member: Member, venue: Venue, actor: str, now: dat
 def class_create(
     *, name: str, title: str = "", owner: Member | None = None, actor: str, now: datetime
 ) -> JobClass:
-    return _create(
-        JobClass(name=name, title=title, owner=owner, created_at=now), "class", actor, now
-    )
+    """Register a class of a member, None = of the federation. Raises Refused("too_many_classes")
+    for one more than a member may have."""
+    with transaction.atomic():
+        if owner is not None:
+            Member.objects.select_for_update().get(pk=owner.pk)  # one class after another
+            if JobClass.objects.filter(owner=owner).count() >= MOST_CLASSES:
+                why = f"{owner} has {MOST_CLASSES} classes, which is the most a member may have."
+                raise Refused(f"{why} Use one of them.", code="too_many_classes")
+        made = JobClass(name=name, title=title, owner=owner, created_at=now)
+        return _create(made, "class", actor, now)
 
 
 def member_credit_set(

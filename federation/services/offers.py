@@ -12,19 +12,22 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
 
+from federation.admission import Published
 from federation.affinity.planner.sheets import SAID_RULES
 from federation.errors import BadInput, FieldProblem
 from federation.machines.offer import OfferState
 from federation.models import JobClass, Offer, OfferAffinity, OfferPool, Pool, Site
 from federation.models.base import name_validator
 from federation.money import MAX_MICRO, to_micro
-from federation.services.forgetting import hardware_forget
+from federation.services.forgetting import hardware_forget, same_hardware
 from federation.services.story import move, tell
 
 MAX_POOLS = 200
 MAX_AFFINITIES = 20_000
 MAX_GPUS = 1_000_000
 MAX_SPEED = 1e12
+MAX_PATTERNS = 1000  #: names in one list of a site's rules
+MAX_PATTERN = 64  #: characters of one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class OfferDraft:
     valid_from: datetime | None
     valid_until: datetime | None
     note: str
+    rules: Published | None = None  #: what the site says of jobs that it does not take
 
 
 def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
@@ -66,7 +70,12 @@ def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
     current = _current(site)
     if current is not None and current.digest == draft.digest:
         return current
-    problems = [*_pool_problems(draft), *_affinity_problems(draft), *_window_problems(draft, now)]
+    problems = [
+        *_pool_problems(draft),
+        *_affinity_problems(draft),
+        *_window_problems(draft, now),
+        *(_rules_problems(draft.rules) if draft.rules else ()),
+    ]
     if problems:
         raise BadInput(*problems[:50])
     with transaction.atomic():
@@ -85,6 +94,7 @@ def offer_submit(*, site: Site, draft: OfferDraft, now: datetime) -> Offer:
             valid_from=draft.valid_from or now,
             valid_until=draft.valid_until,
             note=draft.note,
+            rules={} if draft.rules is None else draft.rules.document(),
             created_at=now,
         )
         _write_lines(offer, draft, now)
@@ -112,12 +122,16 @@ def _write_lines(offer: Offer, draft: OfferDraft, now: datetime) -> None:
         )[0]
         for line in draft.pools
     }
+    changed = []
     for line in draft.pools:
         pool = pools[line.name]
         if pool.gpu != line.gpu:
             was, pool.gpu = pool.gpu, line.gpu
-            pool.save(update_fields=["gpu"])
-            hardware_forget(pool=pool, was=was, actor=f"agent:{offer.site.name}", now=now)
+            pool.save(update_fields=["gpu"])  # and its row is locked: a refit waits, or was before
+            if not same_hardware(was, line.gpu):
+                changed.append((pool, was))
+    if changed:
+        hardware_forget(changed=changed, actor=f"agent:{offer.site.name}", now=now)
     OfferPool.objects.bulk_create(
         OfferPool(
             offer=offer,
@@ -234,6 +248,24 @@ def _line_problems(
         problems.append(FieldProblem(f"{at}.samples_per_s", "a positive speed in samples/s"))
     if line.source not in OfferAffinity.Source.values:
         problems.append(FieldProblem(f"{at}.source", "declared or probed"))
+    return problems
+
+
+def _rules_problems(rules: Published) -> list[FieldProblem]:
+    problems = []
+    if not 1 <= len(rules.digest) <= MAX_PATTERN:
+        problems.append(FieldProblem("policy.digest", f"1 to {MAX_PATTERN} characters"))
+    for name in ("tenants_allow", "tenants_deny", "classes_allow", "classes_deny", "hours"):
+        words = getattr(rules, name)
+        if len(words) > MAX_PATTERNS or any(len(word) > MAX_PATTERN for word in words):
+            why = f"at most {MAX_PATTERNS} entries of {MAX_PATTERN} characters"
+            problems.append(FieldProblem(f"policy.{name}", why))
+    if len(rules.time_zone) > MAX_PATTERN:
+        problems.append(FieldProblem("policy.time_zone", f"at most {MAX_PATTERN} characters"))
+    if rules.max_gpus is not None and not 1 <= rules.max_gpus <= MAX_GPUS:
+        problems.append(FieldProblem("policy.max_gpus", f"1 to {MAX_GPUS}, or left out"))
+    if rules.max_runtime_s is not None and not rules.max_runtime_s > 0:
+        problems.append(FieldProblem("policy.max_runtime_s", "more than zero, or left out"))
     return problems
 
 

@@ -63,7 +63,7 @@ def orders_for_site(
     live = list(
         Lease.objects.filter(site=site, state__in=sorted(LIVE))
         .filter(Q(state=LeaseState.OFFERED, delivered_to=journal) | Q(pk__in=listed))
-        .select_related("job__job_class", "pool")
+        .select_related("job__job_class", "job__tenant", "pool")
         .order_by("created_at", "id")
     )
     contracts = _current_contracts(live)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -14,13 +15,17 @@ from federation.machines.job import JobState
 from federation.machines.lease import LIVE
 from federation.machines.round import RoundState
 from federation.machines.site import SiteState
-from federation.models import Assignment, Job, Lease, Pool, Round, Venue
+from federation.models import Assignment, Job, Lease, Round, Venue
 from federation.selectors.plans import NO_PLAN
+from federation.selectors.plans_award import NOT_NOW
+from federation.selectors.plans_pools import gpus_on_offer
 from federation.services.contracts import contract_open, end_expected, reserves_of
 from federation.services.leases import job_close, lease_offer, orders_changed, revoke_ask
+from federation.services.planning import planned_again
 from federation.services.story import tell
 
 Status = Assignment.Status
+MOST_AGAIN = 20  #: jobs planned again at one moment; the others keep what is left of their choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,10 @@ def _place(assignment: Assignment, job: Job, now: datetime) -> str:
     pool = assignment.pool
     if pool.site.state != SiteState.ONLINE:
         return _drop(assignment, f"site {pool.site.name} is {pool.site.state}")
+    if gpus_on_offer([pool.pk]).get(pool.pk, assignment.gpus) < assignment.gpus:
+        why = f"{pool} has fewer GPUs on offer since the gate."
+        Job.objects.filter(pk=job.pk).update(outcome_code=NOT_NOW, outcome_why=why)
+        return _drop(assignment, why)
     try:
         with transaction.atomic():
             lease = lease_offer(
@@ -104,33 +113,54 @@ def _place(assignment: Assignment, job: Job, now: datetime) -> str:
         why = refusal.why[:1000]
         Job.objects.filter(pk=job.pk).update(outcome_code=refusal.code, outcome_why=why)
         if refusal.code == NO_PLAN:
-            _without(job, pool, why, now)
+            _without(assignment, job, why, now)
         return _drop(assignment, why)
     return _set(assignment, Status.PLACED, "")
 
 
-def _without(job: Job, pool: Pool, why: str, now: datetime) -> None:
-    """Its model fits this pool no more, which has changed since: it bids for the others it has.
+def _without(assignment: Assignment, job: Job, why: str, now: datetime) -> None:
+    """Its model does not fit where it was awarded, which has changed since: it is planned again.
 
-    Left in its list the pool would be awarded to it, in vain, round after round. Without any other
-    the job is rejected: it is submitted again when somebody can hold it.
+    Left in its list the pool would be awarded to it, in vain, round after round. Where nothing that
+    its tenant permits holds it now the job is rejected: it is submitted again when somebody can.
     """
-    others = [name for name in job.pools if name != str(pool)]
+    pool = str(assignment.pool)
     said = f"It does not fit {pool} any more: {why}"
-    if not others:
+    again = Job.objects.filter(venue=job.venue, updated_at=now, outcome_code=NO_PLAN)
+    if again.count() >= MOST_AGAIN:
+        _choose(job, job.gpus, [name for name in job.pools if name != pool] or job.pools, said, now)
+        return
+    try:
+        planned = planned_again(job=job, now=now)
+    except Refused as refused:
+        job_close(job, "reject", NO_PLAN, f"{said} Nor anywhere else: {refused.why}"[:1000], now)
+        return
+    pools = list(planned.pools)
+    if assignment.gpus in planned.gpus:
+        pools = [name for name in pools if name != pool]
+    if not pools:
         job_close(job, "reject", NO_PLAN, said, now)
         return
+    sizes = ", ".join(map(str, planned.gpus))
+    more = f"Planned again for {sizes} GPUs at {', '.join(pools)}."
+    _choose(job, planned.gpus, pools, f"{said} {more}", now)
+
+
+def _choose(job: Job, gpus: Sequence[int], pools: Sequence[str], said: str, now: datetime) -> None:
+    """Other sizes and pools for a job that waits; its story says why."""
     traits = Traits(
         home=job.tenant.member_id,
         job_class=job.job_class_id,
         kind=job.kind,
-        gpus=job.gpus,
+        gpus=gpus,
         gpu_kinds=job.gpu_kinds,
         sites_allow=job.sites_allow,
         sites_deny=job.sites_deny,
-        pools=others,
+        pools=pools,
     )
-    Job.objects.filter(pk=job.pk).update(pools=others, group=group_of(traits), updated_at=now)
+    Job.objects.filter(pk=job.pk).update(
+        gpus=list(gpus), pools=list(pools), group=group_of(traits), updated_at=now
+    )
     tell("job", job.pk, "plan", now=now, code=NO_PLAN, why=said)
 
 

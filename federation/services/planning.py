@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from federation.errors import BadInput, FieldProblem
+from federation.errors import BadInput, FieldProblem, Refused
 from federation.grouping import Traits, group_of
 from federation.models import Job, JobClass, Tenant, Venue
-from federation.selectors.plans import Planned, plan_choice
+from federation.money import as_credits
+from federation.selectors.plans import NO_PLAN, Planned, plan_choice
+from federation.selectors.plans_pools import Stock, stock_read
 
 if TYPE_CHECKING:
     from federation.services.jobs import JobDraft
@@ -74,11 +77,13 @@ def draft_fitted(
     venue: Venue,
     now: datetime,
     chosen: Planned | None = None,
+    stock: Stock | None = None,
 ) -> Fitted:
     """Choose sizes and pools for a draft with a model; any other stays as it is.
 
     Nothing is stored. The sizes and pools that the tenant names are kept to; `chosen` is what was
-    chosen before, by the quote that the draft cites. Raises as `plan_choice`: BadInput for the
+    chosen before, by the quote that the draft cites; `stock` what is on offer, where it was read
+    for another draft already. Raises as `plan_choice`: BadInput for the
     model, Refused("no_plan") when it fits nowhere permitted.
     """
     if draft.model is None:
@@ -92,7 +97,51 @@ def draft_fitted(
         budget=float(draft.max_cost),
         wish=draft,
         job_class=job_class,
-        venue=venue,
-        now=now,
+        stock=stock or stock_read(venue, now),
     )
     return Fitted(replace(draft, gpus=planned.gpus, pools=planned.pools), planned)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wished:
+    """What a tenant asked for before anything was chosen for it."""
+
+    gpus: Sequence[int]
+    gpu_kinds: Sequence[str]
+    sites_allow: Sequence[str]
+    sites_deny: Sequence[str]
+    pools: Sequence[str]
+
+
+def wished_of(draft: JobDraft) -> dict[str, Any]:
+    """The sizes and pools of a draft as its tenant named them, for `Job.wished`."""
+    return {"gpus": list(draft.gpus), "pools": list(draft.pools)}
+
+
+def planned_again(*, job: Job, now: datetime) -> Planned:
+    """Sizes and pools for the work that a submitted job with a model has left.
+
+    Chosen from what its tenant wished for, whatever was chosen before, of what is on offer now; a
+    job from before wishes were kept has what was chosen. Raises Refused("no_plan") when no
+    permitted pool holds it, or when its model can no longer be read.
+    """
+    wished = job.wished or {"gpus": job.gpus, "pools": job.pools}
+    left_micro = job.max_cost_micro - job.spent_micro - job.held_micro
+    try:
+        return plan_choice(
+            model=job.model or {},
+            samples=max(1, job.samples - job.samples_done),
+            deadline_s=max(1.0, (job.deadline - now).total_seconds()) if job.deadline else None,
+            budget=as_credits(left_micro) if left_micro > 0 else None,
+            wish=_Wished(
+                gpus=wished["gpus"],
+                gpu_kinds=job.gpu_kinds,
+                sites_allow=job.sites_allow,
+                sites_deny=job.sites_deny,
+                pools=wished["pools"],
+            ),
+            job_class=job.job_class,
+            stock=stock_read(job.venue, now),
+        )
+    except BadInput as refused:  # it was read at submission: by an older version, then
+        raise Refused(f"Its model cannot be read: {refused.why}.", code=NO_PLAN) from None

@@ -13,11 +13,13 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Min, Q, QuerySet
 
+from federation.admission import Doors
 from federation.bulk import IdText
 from federation.errors import Refused
 from federation.machines.job import JobState
 from federation.matching import gpus_held, permits
 from federation.models import Alarm, Contract, Job, Lease, OfferPool, Venue
+from federation.selectors.admission import doors_read, shut
 from federation.selectors.affinity import (
     Matrix,
     believed_cells,
@@ -61,7 +63,14 @@ def probes_place(*, venue: Venue, now: datetime, cells: Matrix) -> dict[UUID, tu
         if (job.job_class_id, size) in spoken_for or desk.under_way(job):
             told[job.pk] = ("probing", f"The speed of {job.job_class} is being measured.")
             continue
-        free = [line for line in allowed if line.gpus - desk.held[line.pool_id] >= size]
+        open_to = [line for line in allowed if not shut(desk.doors, job, line.pool, gpus=size)]
+        free = [line for line in open_to if line.gpus - desk.held[line.pool_id] >= size]
+        if not open_to:
+            told[job.pk] = (
+                "not_admitted",
+                f"No site where {job.job_class} could be measured takes this job.",
+            )
+            continue
         free.sort(key=partial(_likely_price, job=job, size=size, cells=cells))
         answer = _speak(job, desk.probes[job.pk], free, now)
         if answer is not None:
@@ -81,18 +90,15 @@ def claims_probe(*, venue: Venue, now: datetime) -> list[Job]:
     doubted = [alarm for alarm in open_claims(venue) if "probe" not in alarm.figures]
     if not doubted:
         return []
-    lines = {
-        line.pool_id: line
-        for line in OfferPool.objects.filter(offer__in=current_offers(venue, now)).select_related(
-            "pool__site"
-        )
-    }
+    offers = list(current_offers(venue, now))
+    rows = OfferPool.objects.filter(offer__in=offers).select_related("pool__site")
+    lines, doors = {line.pool_id: line for line in rows}, doors_read(venue, offers, now)
     held, placed = gpus_held(venue), []
     for alarm in doubted:
         line, size = lines.get(alarm.pool_id), int(alarm.figures["gpus"])  # type: ignore[arg-type]
         if line is None or line.gpus - held[line.pool_id] < size:
             continue
-        job = _lender(venue, alarm, line)
+        job = _lender(venue, alarm, line, doors)
         if job is None:
             continue
         with transaction.atomic():
@@ -103,13 +109,20 @@ def claims_probe(*, venue: Venue, now: datetime) -> list[Job]:
     return placed
 
 
-def _lender(venue: Venue, alarm: Alarm, line: OfferPool) -> Job | None:
+def _lender(venue: Venue, alarm: Alarm, line: OfferPool, doors: Doors) -> Job | None:
     """The oldest waiting job of the claim's class and size that may run there."""
     rows = _queue(venue).filter(job_class=alarm.job_class_id)
     ordered = rows.select_related("job_class", "tenant", "venue").order_by("created_at", "id")
     size = int(alarm.figures["gpus"])
     return next(
-        (job for job in ordered[:LOOKED_AT] if size in job.gpus and permits(job, line.pool)), None
+        (
+            job
+            for job in ordered[:LOOKED_AT]
+            if size in job.gpus
+            and permits(job, line.pool)
+            and not shut(doors, job, line.pool, gpus=size)
+        ),
+        None,
     )
 
 
@@ -120,6 +133,7 @@ class _Desk:
     allowed: dict[str, list[OfferPool]]  #: pools of the groups that want measuring
     held: dict[UUID, int]  #: pool -> GPUs that are not free
     probes: dict[UUID, list[Job]]  #: job -> its own probes so far, oldest first
+    doors: Doors  #: who is not let in where
     measured: dict[str, bool]  #: whether a probe of a group is under way or has succeeded
 
     def under_way(self, job: Job) -> bool:
@@ -153,7 +167,8 @@ def _desk(venue: Venue, now: datetime, cells: Matrix) -> _Desk:
         for probe in sent.order_by("created_at", "id"):
             if probe.parent_id is not None:
                 probes[probe.parent_id].append(probe)
-    return _Desk(allowed, gpus_held(venue), probes, measured={})
+    doors = doors_read(venue, offers, now)
+    return _Desk(allowed, gpus_held(venue), probes, doors, measured={})
 
 
 def _key(job: Job) -> str:

@@ -23,7 +23,7 @@ from federation.machines.lease import LIVE, LeaseState
 from federation.machines.site import SiteState
 from federation.models import Assignment, Contract, Event, Job, Lease, OfferPool, Round, Rules, Site
 from federation.selectors.plans_award import plan_of
-from federation.selectors.plans_pools import lines_of
+from federation.selectors.plans_pools import gpus_on_offer, lines_of
 from federation.services.contracts import reserves_of
 from federation.services.escrow import Hold, Purses
 from federation.services.placement import AwardTerms, assignment_carry_out, award_terms
@@ -61,6 +61,7 @@ class Desk:
     rates: dict[UUID, int]  #: site -> rate of its bonds, parts per million
     reserves: dict[UUID, int]  #: pool -> micro-credits per GPU-hour
     lines: Mapping[UUID, OfferPool]  #: pool -> its line on offer, where a job has a model
+    room: Mapping[UUID, int]  #: pool -> GPUs on offer now
 
 
 def awards_carry_out(*, round: Round, now: datetime) -> None:
@@ -120,6 +121,7 @@ def _desk(round: Round, now: datetime) -> Desk:
         rates=bond_rates(rules, places),
         reserves=reserves_of(round),
         lines=lines_of(planned) if planned else {},
+        room=gpus_on_offer({a.pool_id for a in assignments}),
     )
 
 
@@ -176,7 +178,9 @@ def _covered(assignment: Assignment, job: Job, price: int, bond: int, desk: Desk
 
 
 def _starts(assignment: Assignment, job: Job, desk: Desk) -> bool:
-    return job.state == JobState.PENDING and assignment.pool.site_id in desk.online
+    """It waits, and its site still takes it: it may have closed since the gate."""
+    waits = job.state == JobState.PENDING and assignment.pool.site_id in desk.online
+    return waits and desk.room.get(assignment.pool_id, assignment.gpus) >= assignment.gpus
 
 
 def _stays(assignment: Assignment, lease: Lease) -> bool:

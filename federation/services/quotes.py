@@ -16,19 +16,23 @@ from uuid import UUID
 from django.db import transaction
 
 from economics.book import document_sha256
+from federation.admission import Doors
 from federation.errors import BadInput, FieldProblem, NotFound, Refused
 from federation.matching import permits
 from federation.models import Job, JobClass, Offer, OfferPool, Pool, Round, Study, Tenant, Venue
-from federation.money import as_credits, to_micro
+from federation.money import as_credits, samples_paid, to_micro, worth_micro
 from federation.selectors.accounts import funds_micro
-from federation.selectors.affinity import Matrix, believed_cells, book_rows
+from federation.selectors.admission import doors_read, shut
+from federation.selectors.affinity import Matrix, believed_cells, book_rows, current_offers
 from federation.selectors.frozen import studied
+from federation.selectors.plans_pools import stock_read
 from federation.services.citing import asked_of
-from federation.services.jobs import JobDraft
+from federation.services.jobs import DEFAULT_RUNTIME_S, JobDraft
 from federation.services.planning import Fitted, draft_fitted
 from federation.services.studies import Question, studies_request
 
 MAX_WAITING = 200  #: unanswered quotes of one tenant
+MAX_DESCRIBED = 5  #: jobs of one request that describe a model: each is planned at once
 EXPIRES_ROUNDS = 2  #: a quote may be cited for so many rounds from when it was asked for
 BID = "quote"  #: the job's id in the book; others are UUIDs
 
@@ -42,6 +46,7 @@ class _Market:
     offers: dict[UUID, Offer]  #: pool -> the version that the round used
     cells: Matrix
     funds_micro: int
+    doors: Doors  #: who is not let in where, today
 
 
 def quotes_request(
@@ -56,7 +61,7 @@ def quotes_request(
     """
     round = studied(venue)
     if round is None:
-        raise NotFound("No round has been published yet that a quote could be based on.")
+        raise _nothing_to_study(venue)
     waiting = Study.objects.filter(
         tenant=tenant, kind=Study.Kind.QUOTE, state__in=[state.value for state in Study.OPEN]
     ).count()
@@ -66,13 +71,28 @@ def quotes_request(
             code="too_many_quotes",
         )
     classes = _classes(drafts, now)
-    market = _market(round, tenant, venue)
+    market = _market(round, tenant, venue, now)
     questions = [
         _question(draft, fitted, classes[draft.job_class], tenant, market)
         for draft, fitted in zip(drafts, _fitted(drafts, classes, venue, now), strict=True)
     ]
     with transaction.atomic():
         return _asked(round, tenant, questions, actor, now)
+
+
+def _nothing_to_study(venue: Venue) -> NotFound:
+    """Why there is no round that a quote could be based on."""
+    if Round.objects.filter(venue=venue, published_at__isnull=False).exists():
+        return NotFound(
+            "The documents of the last round that had bids are past their retention; ask again "
+            "after the next round, for which somebody must bid.",
+            code="round_forgotten",
+        )
+    return NotFound(
+        "No round has been published yet that a quote could be based on: a first bid is needed. "
+        "Submit a job; after its first round quotes can be asked for.",
+        code="no_round",
+    )
 
 
 def _asked(
@@ -127,6 +147,10 @@ def _answered(study: Study, earlier: Study | None, now: datetime) -> Study:
 def _classes(drafts: Sequence[JobDraft], now: datetime) -> dict[str, JobClass]:
     found = JobClass.objects.in_bulk([draft.job_class for draft in drafts], field_name="name")
     problems = []
+    described = sum(draft.model is not None for draft in drafts)
+    if described > MAX_DESCRIBED:
+        why = f"{described} of them describe a model; at most {MAX_DESCRIBED} of one request may"
+        problems.append(FieldProblem("jobs", f"{why}: ask for the others in another request"))
     for at, draft in enumerate(drafts):
         path = f"jobs[{at}]." if len(drafts) > 1 else ""
         if draft.job_class not in found:
@@ -145,7 +169,7 @@ def _classes(drafts: Sequence[JobDraft], now: datetime) -> dict[str, JobClass]:
     return found
 
 
-def _market(round: Round, tenant: Tenant, venue: Venue) -> _Market:
+def _market(round: Round, tenant: Tenant, venue: Venue, now: datetime) -> _Market:
     offers = list(Offer.objects.filter(pk__in=round.offers_used.values("offer_id")))
     lines = OfferPool.objects.filter(offer__in=offers).select_related("pool__site", "offer")
     return _Market(
@@ -154,6 +178,7 @@ def _market(round: Round, tenant: Tenant, venue: Venue) -> _Market:
         offers={line.pool_id: line.offer for line in lines},
         cells=believed_cells(offers),
         funds_micro=funds_micro(tenant, venue),
+        doors=doors_read(venue, current_offers(venue, now), now),
     )
 
 
@@ -162,10 +187,14 @@ def _fitted(
 ) -> list[Fitted]:
     """Sizes and pools of the jobs that describe their models, planned as at a submission."""
     found = []
+    described = any(draft.model is not None for draft in drafts)
+    stock = stock_read(venue, now) if described else None
     for at, draft in enumerate(drafts):
         try:
             job_class = classes[draft.job_class]
-            found.append(draft_fitted(draft=draft, job_class=job_class, venue=venue, now=now))
+            found.append(
+                draft_fitted(draft=draft, job_class=job_class, venue=venue, now=now, stock=stock)
+            )
         except BadInput as refused:
             path = f"jobs[{at}]." if len(drafts) > 1 else ""
             raise BadInput(
@@ -179,7 +208,7 @@ def _question(
 ) -> Mapping[str, Any]:
     """What a worker, and whoever cites the quote, must know."""
     draft = fitted.draft
-    allowed = _allowed(draft, market)
+    allowed = _allowed(draft, job_class, tenant, market)
     question = {
         "bid": _bid(draft, job_class, tenant, market, allowed),
         "speeds": _speeds(job_class, draft.gpus, market),
@@ -190,15 +219,23 @@ def _question(
     return question | ({"plans": fitted.planned.document} if fitted.planned else {})
 
 
-def _allowed(draft: JobDraft, market: _Market) -> list[Pool]:
-    """Pools of the round that the job's own limits leave."""
+def _allowed(draft: JobDraft, job_class: JobClass, tenant: Tenant, market: _Market) -> list[Pool]:
+    """Pools of the round that the job's own limits and the sites' rules leave."""
     limits = Job(
+        tenant=tenant,
+        job_class=job_class,
+        gpus=list(draft.gpus),
+        max_runtime_s=draft.max_runtime_s or DEFAULT_RUNTIME_S,
         gpu_kinds=list(draft.gpu_kinds),
         sites_allow=list(draft.sites_allow),
         sites_deny=list(draft.sites_deny),
         pools=list(draft.pools),
     )
-    return [pool for pool in market.pools.values() if permits(limits, pool)]
+    return [
+        pool
+        for pool in market.pools.values()
+        if permits(limits, pool) and not shut(market.doors, limits, pool)
+    ]
 
 
 def _pins(
@@ -234,7 +271,7 @@ def _bid(
     ]
     value = to_micro(draft.value)
     budget = _budget_micro(draft, value, max(speeds, default=0.0), market)
-    demand = min(draft.samples, budget * 1_000_000 // value)
+    demand = min(draft.samples, samples_paid(budget, value))
     if demand < 1:
         raise Refused("The tenant's free funds do not pay for one sample.", code="no_funds")
     row: dict[str, Any] = {
@@ -265,7 +302,7 @@ def _budget_micro(draft: JobDraft, value: int, fastest: float, market: _Market) 
     output = draft.samples
     if draft.preemptible:
         output = min(output, int(fastest * market.round.venue.round_s) + 1)
-    worth = -(-output * value // 1_000_000)
+    worth = worth_micro(output, value)
     return max(0, min(worth, to_micro(draft.max_cost), market.funds_micro))
 
 

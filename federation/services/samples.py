@@ -17,11 +17,19 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Subquery
 
 from federation.bulk import AT_ONCE, pairs_stored, rows_insert, rows_update
 from federation.machines.lease import LeaseState
-from federation.models import Lease, QuarantinedSample, Site, StoredModel, ThroughputSample, Venue
+from federation.models import (
+    Forgotten,
+    Lease,
+    QuarantinedSample,
+    Site,
+    StoredModel,
+    ThroughputSample,
+    Venue,
+)
 from federation.selectors.samples import Pair, claimed_there, fastest_known
 from federation.services.sample_checks import INT_32, TOO_FAST, Held, Place, SampleIn, held_back
 
@@ -49,6 +57,7 @@ class _Lease:
     pair: Pair
     place: Place
     superseded: bool
+    outlived: bool  #: the pool got other hardware since it was made
 
 
 def samples_accept(
@@ -86,12 +95,19 @@ def _accept(site: Site, samples: Sequence[SampleIn], now: datetime, heard: bool)
 
 
 def _leases(site: Site, ids: Collection[UUID]) -> dict[UUID, _Lease]:
+    changed = Forgotten.objects.filter(pool=OuterRef("pool"), cause=Forgotten.Cause.HARDWARE)
+    since = Subquery(changed.order_by("-since").values("since")[:1])
     rows = Lease.objects.filter(site=site, pk__in=ids).values_list(
-        "pk", "pool_id", "job__job_class_id", "pool__gpu", "gpus", "state"
+        "pk", "pool_id", "job__job_class_id", "pool__gpu", "gpus", "state", "created_at", since
     )
     return {
-        pk: _Lease((pool, job_class), Place(job_class, gpu, gpus), state == LeaseState.FENCED)
-        for pk, pool, job_class, gpu, gpus, state in rows
+        pk: _Lease(
+            pair=(pool, job_class),
+            place=Place(job_class, gpu, gpus),
+            superseded=state == LeaseState.FENCED,
+            outlived=since is not None and made < since,
+        )
+        for pk, pool, job_class, gpu, gpus, state, made, since in rows
     }
 
 
@@ -117,6 +133,8 @@ def _sorted(
         key = (sample.lease_id, sample.line)
         if why is None and leases[sample.lease_id].superseded:
             why = Held("superseded", "The attempt had been given up before this came.")
+        if leases[sample.lease_id].outlived:  # whatever else: it was right where it was measured
+            why = Held("other_hardware", "The pool has GPUs of another kind since the lease began.")
         if why is None and key in lines:
             why = Held("duplicate", f"Line {sample.line} of this attempt was measured before.")
         if why is None:

@@ -20,13 +20,12 @@ from federation.machines.job import JobState
 from federation.machines.lease import LeaseState
 from federation.matching import last_laps_of
 from federation.models import Job, Lease, Venue
-from federation.money import as_credits
+from federation.money import as_credits, samples_paid, worth_micro
 from federation.snapshot.documents import millionths, spell
 from federation.snapshot.terms import Terms, row_template, terms_read
 from federation.snapshot.view import View
 
 _RUNS = (JobState.RESERVED, JobState.DISPATCHED, JobState.STARTING, JobState.RUNNING)
-PER_SAMPLE = 1_000_000  # values are in micro-credits per million samples
 
 
 #: What a round needs of one job, as a plain tuple: a hundred thousand objects are not made of them.
@@ -87,11 +86,12 @@ def _read(jobs: QuerySet[Job]) -> Iterable[Bid]:
 
 def rows_make(bids: list[Bid], view: View) -> Rows:
     """The rows of all bids, or why a bid has none."""
-    wishes, left_out = _wishes(bids, terms_read(bids, view))
+    keys = view.keys(bids)
+    wishes, left_out = _wishes(bids, keys, terms_read(bids, keys, view))
     kept, demands, budgets = [], [], []
     for wish, budget in zip(wishes, _budgets(wishes, view.funds), strict=True):
         job, _, value, remaining, most, _, _ = wish
-        demand = min(remaining, budget * PER_SAMPLE // value)
+        demand = min(remaining, samples_paid(budget, value))
         if demand < 1:
             left_out.append(LeftOut(job, *_unpaid(most)))
             continue
@@ -110,14 +110,16 @@ def rows_make(bids: list[Bid], view: View) -> Rows:
     )
 
 
-def _wishes(bids: list[Bid], terms_of: dict[str, Terms]) -> tuple[list[Wish], list[LeftOut]]:
+def _wishes(
+    bids: list[Bid], keys: list[str], terms_of: dict[str, Terms]
+) -> tuple[list[Wish], list[LeftOut]]:
     """What each bid asks of this round, whatever its tenant has; and bids that ask in vain."""
     wishes: list[Wish] = []
     left_out = []
-    for bid in bids:
-        job, tenant, group, _, value, samples, done, *costs, preemptible, earnest = bid
+    for bid, key in zip(bids, keys, strict=True):
+        job, tenant, _, _, value, samples, done, *costs, preemptible, earnest = bid
         max_cost, spent, held = costs
-        terms = terms_of.get(job) or terms_of[group]
+        terms = terms_of[key]
         no = terms.refused or (spent and _spent_out(bid, terms)) or terms.crowded
         if no:
             left_out.append(LeftOut(job, *no))
@@ -125,7 +127,7 @@ def _wishes(bids: list[Bid], terms_of: dict[str, Terms]) -> tuple[list[Wish], li
         remaining = max(samples - done, samples // 100, 1)
         # the contract of a job that is not preemptible covers all its work at once
         output = min(remaining, terms.output) if preemptible else remaining
-        worth, room = -(-output * value // PER_SAMPLE), max_cost - spent - held
+        worth, room = worth_micro(output, value), max_cost - spent - held
         most = max(0, min(worth, room))
         wishes.append((job, tenant, value, remaining, most, min(most, earnest), terms))
     return wishes, left_out

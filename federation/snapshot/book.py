@@ -8,6 +8,7 @@ from typing import Any
 
 from federation.models import Offer, PoolPrice, Round, Venue
 from federation.money import as_credits
+from federation.selectors.admission import staying
 from federation.selectors.affinity import Matrix, book_rows
 from federation.snapshot.bids import LeftOut, Rows, bids_read, rows_make
 from federation.snapshot.documents import spell_with
@@ -30,7 +31,8 @@ def book_build(*, venue: Venue, now: datetime, cells: Matrix | None = None) -> B
 
     `cells`: the affinity matrix, where it was read already.
     """
-    bids = bids_read(venue)
+    stays = staying(venue, now)
+    bids = [bid for bid in bids_read(venue) if bid[0] not in stays]
     view = view_read(venue, (bid[0] for bid in bids), now, cells)
     rows = rows_make(bids, view)
     document: dict[str, Any] = {
@@ -87,7 +89,7 @@ def _affinity_rows(view: View, rows: Rows) -> list[dict[str, Any]]:
         {
             "pool": view.pools[pool].name,
             "class": rows.classes[job_class],
-            "samples_per_s": round(speed, 9),
+            "samples_per_s": round(speed, 9) if view.takes(pool, gpus) else 0.0,
             "gpus": gpus,
         }
         for pool, job_class, gpus, speed in book_rows(view.cells, view.pools, rows.sizes)

@@ -1,21 +1,24 @@
 """What the market is to a job before its bid is looked at: found once for each group of jobs.
 
 Jobs of a group (`federation.grouping`) may run in the same pools at the same speeds. A job that
-pools declined or lost lately has terms of its own, without those pools.
+pools declined or lost lately has terms of its own, without those pools; those of a tenant, or of a
+length, that some site does not take have terms together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from federation.matching import permits
 from federation.models import Job
+from federation.selectors.admission import shut
 from federation.snapshot.documents import spell
 from federation.snapshot.view import PoolRow, View
 
+NAMED = 5  #: pools that a refusal names
 #: what is a bid's own in the row of a job
 OWN = {"budget": "%s", "demand": "%s", "id": '"%s"', "tenant": "%s", "value": "%s"}
 Limits = tuple[tuple[str, ...], ...]
@@ -35,18 +38,20 @@ class Terms:
     crowded: tuple[str, str] | None = None  #: not in this round
 
 
-def terms_read(bids: Iterable[tuple[Any, ...]], view: View) -> dict[str, Terms]:
-    """The terms of all bids, by group; of a job with vetoes, or without a group, by its id.
+def terms_read(
+    bids: Iterable[tuple[Any, ...]], keys: Iterable[str], view: View
+) -> dict[str, Terms]:
+    """The terms of all bids by their keys, see `View.keys`: one job speaks for each.
 
-    A bid begins with the ids of its job and tenant and its group.
+    A bid begins with the id of its job.
     """
-    speakers = {(bid[0] if bid[0] in view.vetoes else bid[2] or bid[0]): bid[0] for bid in bids}
+    speakers = {key: bid[0] for bid, key in zip(bids, keys, strict=True)}
     found = Job.objects.select_related("job_class", "tenant__member").in_bulk(
         [UUID(job) for job in speakers.values()]
     )
     allowed: dict[Limits, list[PoolRow]] = {}
     return {
-        key: _terms(found[UUID(job)], view.vetoes.get(key, frozenset()), view, allowed)
+        key: _terms(found[UUID(job)], view.vetoes.get(job, frozenset()), view, allowed)
         for key, job in speakers.items()
     }
 
@@ -55,12 +60,16 @@ def _terms(
     job: Job, vetoes: frozenset[UUID], view: View, known: dict[Limits, list[PoolRow]]
 ) -> Terms:
     sizes = [int(size) for size in job.gpus]
-    allowed = [row for row in _permitted(job, view, known) if row.pool.pk not in vetoes]
+    permitted = _permitted(job, view, known)
+    asked = () if view.doors.plain else permitted
+    doors = {row.name: code for row in asked if (code := shut(view.doors, job, row.pool))}
+    allowed = [row for row in permitted if row.pool.pk not in vetoes and row.name not in doors]
     speeds = [
         (row, size, speed)
         for row in allowed
         for size in sizes
-        if (speed := view.speed(row.pool.pk, job.job_class_id, size)) is not None
+        if view.takes(row.pool.pk, size)
+        and (speed := view.speed(row.pool.pk, job.job_class_id, size)) is not None
     ]
     round_s, row = view.venue.round_s, _shared_row(job, sizes, allowed, len(view.pools))
     fastest = max((speed for _, _, speed in speeds), default=0.0)
@@ -72,7 +81,7 @@ def _terms(
         template=row_template(row),
         output=int(fastest * round_s) + 1,
         least_micro=min(cheapest, default=0.0),
-        refused=None if speeds else _refused(job, allowed, view),
+        refused=None if speeds else _refused(job, allowed, view) if allowed else _kept_out(doors),
         crowded=_crowded(allowed, min(sizes)),
     )
 
@@ -104,10 +113,20 @@ def _shared_row(job: Job, sizes: list[int], allowed: list[PoolRow], pools: int) 
     return row
 
 
+def _kept_out(doors: Mapping[str, str]) -> tuple[str, str]:
+    """Why it may run nowhere: by its own limits, or by the sites' rules."""
+    closed = [f"{pool} ({code})" for pool, code in sorted(doors.items())]
+    if not closed:
+        return "no_feasible_pool", "No pool on offer is among those it may run on."
+    rest = f" and {len(closed) - NAMED} more" if len(closed) > NAMED else ""
+    return (
+        "not_admitted",
+        f"Sites do not take it by their own rules: {', '.join(closed[:NAMED])}{rest}.",
+    )
+
+
 def _refused(job: Job, allowed: list[PoolRow], view: View) -> tuple[str, str]:
     """Why nothing is known of its speed where it may run."""
-    if not allowed:
-        return "no_feasible_pool", "No pool on offer is among those it may run on."
     sizes = [int(size) for size in job.gpus]
     if any(view.beyond(row.pool.pk, job.job_class_id, size) for row in allowed for size in sizes):
         why = f"{job.job_class} was not measured at its size: a forecast is not priced on there."

@@ -6,11 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from federation.admission import OPEN, Doors
 from federation.affinity.alarms import trimmed
 from federation.machines.lease import LIVE
 from federation.models import Account, Lease, Offer, OfferPool, Pool, Tenant, Venue
+from federation.selectors.admission import doors_read
 from federation.selectors.affinity import Matrix, believed_cells, current_offers
 from federation.selectors.matrix import EXTRAPOLATED
 from federation.selectors.records import haircuts
@@ -54,6 +57,25 @@ class View:
     vetoes: dict[str, frozenset[UUID]]  #: job -> pools that declined or lost it lately
     funds: dict[str, int]  #: tenant -> free micro-credits
     tenants: dict[str, str]  #: tenant -> name
+    doors: Doors = OPEN  #: who is not let in where
+
+    def keys(self, bids: Iterable[tuple[Any, ...]]) -> list[str]:
+        """A key for each bid: those of one key have the same terms.
+
+        A bid begins with job, tenant and group.
+        """
+        own, doors = self.vetoes, self.doors
+        if doors.plain:
+            return [job if job in own else group or job for job, _, group, *_ in bids]
+        return [
+            job if job in own else doors.key(job, tenant, group or job)
+            for job, tenant, group, *_ in bids
+        ]
+
+    def takes(self, pool: UUID, gpus: int) -> bool:
+        """Whether the pool's site gives one job so many GPUs."""
+        most = self.doors.most(self.pools[pool].pool.site_id)
+        return most is None or gpus <= most
 
     def speed(self, pool: UUID, job_class: UUID, gpus: int) -> float | None:
         """Samples/s of a class on a gang there; None = not known to run, or not priced on."""
@@ -87,6 +109,7 @@ def view_read(
         vetoes=_vetoes(venue, now),
         funds={str(tenant): balance for tenant, balance in funds},
         tenants={str(pk): name for pk, name in Tenant.objects.values_list("pk", "name")},
+        doors=doors_read(venue, offers, now),
     )
 
 

@@ -148,7 +148,10 @@ def test_an_owner_sets_the_profile_of_its_class_and_others_do_not_see_it():
     assert owner.get("/classes/mine/profile").json() == {}
     assert put(owner, "/classes/mine/profile", said).json() == said
     assert owner.get("/classes/mine/profile").json() == said
-    assert a_caller(world.a_tenant("ann", member=birch)).get("/classes/mine/profile").json() == said
+    tenant = a_caller(world.a_tenant("ann", member=birch))
+    assert tenant.get("/classes/mine/profile").json() == said
+    problem(put(tenant, "/classes/mine/profile", {}), 403, "no_member")
+    assert owner.get("/classes/mine/profile").json() == said
     assert put(operator, "/classes/ours/profile", said).status_code == 200
     assert other.get("/classes/ours/profile").json() == said
     problem(other.get("/classes/mine/profile"), 403, "not_owner")

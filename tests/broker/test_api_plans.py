@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.throttling import ScopedRateThrottle
 
@@ -24,6 +29,13 @@ def site():
 @pytest.fixture
 def ann(site) -> Caller:
     return a_caller(world.a_tenant("ann"))
+
+
+def a_published_round() -> None:
+    """One with a bid: what quotes are based on."""
+    now = timezone.now()
+    world.a_job(world.a_tenant("bob"), gpus=[1], now=now)
+    world.a_round(now + timedelta(seconds=10))
 
 
 def test_a_plan_is_made_and_nothing_is_stored(ann):
@@ -135,3 +147,71 @@ def test_a_revoked_site_leaves_nothing_to_plan_for(ann, site):
     assert "in no data sheet" in body["detail"]
     put_on_offer(site, a_line("gpu", "X9", 8, device=WIDE), speeds={})
     assert ann.post("/plans", JOB).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "models"),
+    [
+        ("/jobs", JOB, 1),
+        ("/quotes", JOB, 1),
+        ("/quotes/batch", {"jobs": [JOB, {**JOB, "samples": 7}]}, 2),
+    ],
+)
+def test_every_model_described_counts_as_a_plan(ann, monkeypatch, path, body, models):
+    a_published_round()
+    monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "plans", "4/min")
+    cache.clear()
+    for _ in range(4 // models):
+        answer = ann.post(path, body)
+        assert answer.status_code in (201, 202), answer.content
+
+    refused = ann.post(path, body)
+
+    problem(refused, 429, "throttled")
+    assert int(refused["Retry-After"]) > 0
+    problem(ann.post("/plans", JOB), 429, "throttled")
+    assert ann.get("/jobs").status_code == 200
+    assert ann.post("/jobs", {**BODY, "name": "plain"}).status_code == 201
+    cache.clear()
+
+
+def test_a_batch_with_more_models_than_a_period_allows_is_taken_when_nothing_came_before(
+    ann, monkeypatch
+):
+    a_published_round()
+    monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "plans", "1/min")
+    cache.clear()
+    jobs = [{**JOB, "samples": 1000 + at} for at in range(3)]
+    assert ann.post("/quotes/batch", {"jobs": jobs}).status_code == 202
+    problem(ann.post("/quotes/batch", {"jobs": jobs}), 429, "throttled")
+    cache.clear()
+
+
+@pytest.mark.parametrize("body", [[JOB], "x", {"jobs": 3}, {"jobs": ["x", None]}])
+def test_a_body_that_is_no_submission_is_bad_input_as_ever(ann, body):
+    for path in ("/jobs", "/quotes", "/quotes/batch"):
+        assert ann.post(path, body).status_code in (400, 422)
+
+
+def test_one_request_asks_for_few_quotes_of_described_models(ann):
+    a_published_round()
+    jobs = [{**JOB, "samples": 1000 + at} for at in range(6)]
+    plain = {**BODY, "name": "plain"}
+
+    refused = ann.post("/quotes/batch", {"jobs": jobs})
+
+    body = problem(refused, 422, "bad_input", "jobs")
+    assert "6 of them describe a model; at most 5" in str(body["errors"])
+    assert ann.post("/quotes/batch", {"jobs": [*jobs[:5], plain]}).status_code == 202
+
+
+def test_what_is_on_offer_is_read_once_for_all_models_of_a_request(ann):
+    a_published_round()
+    counts = []
+    for number in (1, 5):
+        cache.clear()
+        jobs = [{**JOB, "samples": 1000 * number + at} for at in range(number)]
+        with CaptureQueriesContext(connection) as seen:
+            assert ann.post("/quotes/batch", {"jobs": jobs}).status_code == 202
+        counts.append(sum("poolprice" in query["sql"] for query in seen))
+    assert counts[0] == counts[1] > 0

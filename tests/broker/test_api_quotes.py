@@ -152,7 +152,8 @@ def an_account(name: str, **fields) -> str:
 def test_before_the_first_round_there_is_nothing_to_quote_against(db):
     api = a_caller()
     world.a_venue()
-    problem(api.post("/quotes", BODY), 404, "not_found")
+    body = problem(api.post("/quotes", BODY), 404, "no_round")
+    assert "a first bid is needed" in body["detail"]
 
 
 def test_asking_is_counted_apart_from_reading(market, monkeypatch):

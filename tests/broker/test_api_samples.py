@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -186,5 +187,9 @@ def test_operators_see_both_on_their_own_machine(market):
     [row] = json.loads(done("samples", "quarantined", "--site", "north", "-o", "json"))
     assert row["why"].startswith("step_time_s is -1")
     assert len(json.loads(done("samples", "quarantined", "--limit", "1", "-o", "json"))) == 1
+    table = done("samples", "quarantined")
+    assert str(row["lease"]) in table
+    assert re.search(r"\d\d:\d\d:\d\dZ", table)
+    assert not re.search(r"\d\d:\d\d:\d\d\.\d", table)
     [row] = json.loads(done("samples", "models", "-o", "json"))
     assert (row["site"], row["waiting"], row["fitted"]) == ("north", 1, False)

@@ -168,7 +168,22 @@ def test_the_profile_of_a_class_is_read_from_a_file_and_shown(tmp_path):
     file.write_text('{"batch": -1}')
     assert "batch: a number above 0" in refused("bad_input", "classes", "profile", "cnn", str(file))
     file.write_text("{")
-    refused("bad_file", "classes", "profile", "cnn", str(file))
+    said = refused("bad_file", "classes", "profile", "cnn", str(file))
+    assert str(file) in said
+    missing = tmp_path / "none.json"
+    said = refused("bad_file", "classes", "profile", "cnn", str(missing))
+    assert f"{missing} cannot be read: No such file or directory." in said
+    file.write_text('{"work": "resnet50",\n "batch" 64}')
+    said = refused("bad_file", "classes", "profile", "cnn", str(file))
+    assert f"{file}, line 2, column 10: " in said
+    file.write_bytes(b'{"work": "\xff"}')
+    said = refused("bad_file", "classes", "profile", "cnn", str(file))
+    assert f"{file}, byte 10: this is not UTF-8." in said
+    file.write_text('{"work": "resnet50", "batch": 0}')
+    said = refused("bad_input", "classes", "profile", "cnn", str(file))
+    assert f"{file}, batch: a number above 0" in said
+    file.write_text("[]")
+    assert f"{file}" in refused("bad_input", "classes", "profile", "cnn", str(file))
     refused("not_found", "classes", "profile", "lm")
 
 

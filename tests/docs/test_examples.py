@@ -6,12 +6,13 @@ import textwrap
 import pytest
 import yaml
 
-from agents import config
+from agents import config, policy
 from hanse import jobfile
 from tests.docs.reading import DOCS, blocks, named, pages
 
 YAML = [b for page in pages() for b in blocks(page) if b.language == "yaml"]
 AGENTS = [b for b in YAML if "pools:" in b.text and "broker:" in b.text]
+POLICIES = [b for b in YAML if "max_walltime_hours:" in b.text]
 JOBS = [b for b in YAML if "workload:" in b.text]
 TUTORIAL = DOCS / "tutorial" / "federate-three-sites.md"
 
@@ -21,7 +22,7 @@ def label(block):
 
 
 def test_every_yaml_block_is_of_a_known_kind():
-    assert len(AGENTS) + len(JOBS) == len(YAML)
+    assert len(AGENTS) + len(JOBS) + len(POLICIES) == len(YAML)
     assert len(AGENTS) >= 2
     assert len(JOBS) >= 2
 
@@ -30,6 +31,11 @@ def test_every_yaml_block_is_of_a_known_kind():
 def test_an_agent_accepts_the_configuration(block, tmp_path):
     read = config.parse(yaml.safe_load(block.text), folder=tmp_path)
     assert read.pools
+
+
+@pytest.mark.parametrize("block", POLICIES, ids=label)
+def test_a_sites_own_rules_are_read(block):
+    assert policy.read(block.text, "page") != policy.Policy()
 
 
 @pytest.mark.parametrize("block", JOBS, ids=label)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from economics.book import read_book
-from economics.reasons import unplaced
+from economics.reasons import apart, unplaced
 from tests.economics.books import a_book, a_job, a_pool
 from tests.economics.large import large_book
 from tests.economics.varied import an_award, varied_book
@@ -135,3 +135,19 @@ def test_a_bid_beyond_every_double_is_still_written():
     book = read_book(document)
     [row] = unplaced(book, np.zeros(book.market.columns), np.full(1, 1.0))
     assert row["would_run_at"]["value"] == 1e15
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "texts"),
+    [
+        (12.0, 8.0, ("12", "8")),
+        (1.3920004, 1.392, ("1.3920004", "1.392")),
+        (11.112300000000001, 11.1123, ("11.1123", "11.1123")),
+    ],
+)
+def test_of_two_sums_it_can_be_seen_which_is_more(one, other, texts):
+    shown = apart(one, other)
+    assert shown[0] != shown[1]
+    assert float(shown[0]) > float(shown[1])
+    if texts[0] != texts[1]:
+        assert shown == texts

@@ -90,13 +90,18 @@ def test_what_a_prior_alone_says_is_shown_with_all_it_knows_and_not_priced_on():
 @pytest.mark.parametrize(
     ("spread", "leases", "source"), [(0.3, 1, "measured"), (0.06, 1, "roofline")]
 )
-def test_leases_that_nobody_claimed_are_weighed_with_the_prior(spread, leases, source):
+def test_leases_that_nobody_claimed_are_planned_on_and_shown_weighed_with_the_prior(
+    spread, leases, source
+):
     belief = observed(measured=1000.0, log_sd=0.0, leases=leases)
     prior = Prior(math.log(700.0), spread, "roofline", 7)
     cell = planned(declared=None, belief=belief, contracts=0, prior=prior)
     shares = [belief.sd_log**-2, spread**-2]
     log = (shares[0] * math.log(1000) + shares[1] * math.log(700)) / sum(shares)
-    assert cell.samples_per_s == pytest.approx(math.exp(log))
+    assert cell.samples_per_s == pytest.approx(1000.0)
+    assert cell.with_prior == pytest.approx(math.exp(log))
+    assert cell.low < cell.with_prior < cell.high
+    assert cell.times(3).with_prior == pytest.approx(3 * math.exp(log))
     assert (cell.source, cell.leases, cell.priced) == (source, leases, True)
     assert cell.measured == pytest.approx(1000.0)
 

@@ -16,6 +16,7 @@ from federation.grouping import Traits, group_of
 from federation.machines.lease import LIVE
 from federation.matching import permits
 from federation.models import Account, Job, Lease, OfferPool, Venue
+from federation.money import samples_paid, worth_micro
 from federation.selectors.affinity import believed_cells, current_offers, speed_at
 from federation.services import rounds
 from federation.services.leases import Ending
@@ -108,9 +109,9 @@ class OneByOne:
         output = min(left, int(fastest * round_s) + 1) if job.preemptible else left
         free = self.funds[job.tenant_id]
         room = job.max_cost_micro - job.spent_micro - job.held_micro
-        budget = max(0, min(-(-output * job.value_micro // 10**6), room, free))
+        budget = max(0, min(worth_micro(output, job.value_micro), room, free))
         self.funds[job.tenant_id] -= budget
-        demand = min(left, budget * 10**6 // job.value_micro)
+        demand = min(left, samples_paid(budget, job.value_micro))
         if demand < 1:
             return ("max_cost" if room <= 0 else "no_funds"), False
         row = {

@@ -19,7 +19,7 @@ from federation.selectors import plans_pools
 from federation.selectors.plans import plan_choice
 from federation.selectors.plans_award import launch_variables, plan_at
 from federation.selectors.plans_model import model_asked
-from federation.selectors.plans_pools import planner_pool
+from federation.selectors.plans_pools import planner_pool, stock_read
 from tests.federation.planned_scene import LARGE, SMALL, WIDE, a_line, put_on_offer
 from tests.support.world import NOW, a_class, a_job, a_round, a_site, a_tenant, a_venue, later
 
@@ -44,8 +44,7 @@ def choose(model: dict[str, Any] | None = None, **changes: Any) -> Any:
         **{**values, **changes},
         wish=wish,
         job_class=a_class("cnn"),
-        venue=a_venue(),
-        now=NOW + timedelta(seconds=1),
+        stock=stock_read(a_venue(), NOW + timedelta(seconds=1)),
     )
 
 

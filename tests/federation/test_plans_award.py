@@ -282,3 +282,77 @@ def test_a_deadline_in_the_past_comes_before_any_plan(north):
     with pytest.raises(BadInput) as caught:
         a_planned_job(deadline=NOW - timedelta(seconds=1))
     assert [problem.path for problem in caught.value.problems] == ["deadline"]
+
+
+def spoiled(site, carry_out, round) -> None:
+    """The site names GPUs that nobody knows, after the gate; then the round is carried out."""
+    put_on_offer(site, a_line("big", "mystery-gpu", 16), speeds={"big": 6.0})
+    with transaction.atomic():
+        carry_out(round, later(10))
+
+
+@pytest.mark.parametrize("carry_out", [one_by_one, all_at_once])
+def test_a_job_is_planned_again_for_pools_that_came_after_it(north, carry_out):
+    job = a_planned_job(gpu_kinds=("A100-80", "mystery-gpu", "H100"))
+    assert job.pools == ["north.big"]
+    assert job.wished == {"gpus": [], "pools": []}
+    south = a_site("south", speeds={})
+    put_on_offer(south, a_line("new", "H100", 16, reserve="2"), speeds={"new": 9.0})
+    round = a_cleared_round(10)
+
+    spoiled(north, carry_out, round)
+
+    before = job.group
+    job.refresh_from_db()
+    assert (job.state, job.pools) == (JobState.PENDING, ["south.new"])
+    assert job.group != before
+    [why] = story(job, "plan")
+    assert "Planned again for " in why
+    a_round(later(20))  # it was open already when the job was planned again
+    a_round(later(30))
+    lease = live_lease(job)
+    assert str(lease.pool) == "south.new"
+    assert lease.gpus in job.gpus
+    assert lease.plan["gpus"] == lease.gpus
+
+
+def test_sizes_and_pools_that_the_tenant_named_stay_its_own_when_it_is_planned_again(north):
+    south = a_site("south", speeds={})
+    put_on_offer(south, a_line("new", "H100", 16, reserve="9"), speeds={"new": 6.0})
+    job = a_planned_job(gpus=(8,), pools=("north.big", "north.old"))
+    assert job.wished == {"gpus": [8], "pools": ["north.big", "north.old"]}
+    round = a_cleared_round(10)
+
+    spoiled(north, all_at_once, round)
+
+    job.refresh_from_db()
+    assert (job.state, job.reason_code) == (JobState.REJECTED, "no_plan")
+    assert "Nor anywhere else: " in job.reason
+
+
+def test_a_job_from_before_wishes_were_kept_has_what_was_chosen(north):
+    south = a_site("south", speeds={})
+    put_on_offer(south, a_line("new", "H100", 16, reserve="2"), speeds={"new": 9.0})
+    job = a_planned_job(pools=("north.big",))
+    Job.objects.filter(pk=job.pk).update(wished=None)
+    round = a_cleared_round(10)
+
+    spoiled(north, all_at_once, round)
+
+    job.refresh_from_db()
+    assert job.state == JobState.REJECTED
+
+
+def test_of_many_jobs_no_more_are_planned_again_than_a_publication_has_time_for(north, monkeypatch):
+    monkeypatch.setattr("federation.services.placement.MOST_AGAIN", 1)
+    jobs = [a_planned_job(gpus=(8,), pools=("north.big",)) for _ in range(2)]
+    round = a_cleared_round(10)
+    assert Assignment.objects.filter(round=round).count() == 2
+
+    spoiled(north, all_at_once, round)
+
+    states = []
+    for job in jobs:
+        job.refresh_from_db()
+        states.append(job.state)
+    assert sorted(states) == [JobState.PENDING, JobState.REJECTED]

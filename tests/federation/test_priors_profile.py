@@ -50,6 +50,25 @@ def test_nothing_said_is_nothing_known():
         ({"work": "a\nb"}, "work", "name"),
         ({"work": 7}, "work", "name"),
         ({"operations": 0}, "operations", "above 0"),
+        ({"operations": 5e-324}, "operations", "at least 1"),
+        ({"parameters": 0.5}, "parameters", "at least 1"),
+        ({"batch": 1e-4}, "batch", "at least 0.001"),
+        ({**SENT, "operators": [{"kind": "C", "size": 5e-324}]}, "operators[0].size", "from 1"),
+        ({**SENT, "operators": [{"kind": "C", "size": False}]}, "operators[0].size", "from 1"),
+        (
+            {**SENT, "timings": [{"device": "V100", "seconds": [1, 1e-12]}]},
+            *("timings[0].seconds", "from 1e-09"),
+        ),
+        (
+            {
+                **SENT,
+                "operators": OPERATORS * 400,
+                "timings": [
+                    {"device": d, "seconds": [1] * 800} for d in ("V100", "T4", "L4", "P100")
+                ],
+            },
+            *("timings", "at most 3000 times"),
+        ),
         ({"operations": -1.0}, "operations", "above 0"),
         ({"operations": float("nan")}, "operations", "above 0"),
         ({"operations": float("inf")}, "operations", "above 0"),
@@ -60,7 +79,7 @@ def test_nothing_said_is_nothing_known():
         ({"precision": "fp8"}, "precision", "half"),
         ({"precision": ["half"]}, "precision", "half"),
         ({**SENT, "operators": {}}, "operators", "a list"),
-        ({**SENT, "operators": OPERATORS * 2000}, "operators", "at most 2000"),
+        ({**SENT, "operators": OPERATORS * 2000}, "operators", "at most 1000"),
         ({**SENT, "operators": ["Conv2D"]}, "operators[0]", "kind and size"),
         ({**SENT, "operators": [{"kind": "C", "size": 1, "x": 1}]}, "operators[0]", "kind"),
         ({**SENT, "operators": [{"kind": "", "size": 1}]}, "operators[0].kind", "what it is"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from federation.models import Contract, Job, MeasuredAffinity
@@ -172,3 +175,16 @@ def test_a_probe_waits_for_free_gpus(unknown):
     late.refresh_from_db()
     assert late.outcome_code in ("no_capacity", "")
     assert not Job.objects.filter(parent=late).exists()
+
+
+def test_a_probe_that_told_nothing_says_which_call_is_missing(unknown):
+    _, agent = unknown
+    [probe] = Job.objects.filter(kind="probe")
+    agent.sync(later(21))
+    agent.sync(later(21))
+    agent.report(live_lease(probe), later(23), samples=0, ending=Ending("exited", 0))
+    probe.refresh_from_db()
+    assert (probe.state, probe.reason_code) == ("succeeded", "probed")
+    assert "Call hanse.report in the training loop" in probe.reason
+    [page] = re.findall(r"docs/\S+\.md", probe.reason)
+    assert Path(page).is_file()

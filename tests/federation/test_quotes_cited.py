@@ -7,9 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from federation.errors import BadInput, Refused
+from federation.errors import BadInput, NotFound, Refused
 from federation.models import Job, Site, Study
 from federation.selectors.studies import quote_shown
+from federation.services import rounds
 from federation.services.jobs import JobDraft
 from federation.services.planning import plan_asked
 from federation.services.quotes import EXPIRES_ROUNDS
@@ -32,6 +33,7 @@ from tests.support.world import (
     a_venue,
     an_offer,
     later,
+    live_lease,
 )
 
 pytestmark = pytest.mark.django_db
@@ -123,7 +125,43 @@ def test_a_quote_must_be_answered_and_place_something(market):
     assert refused.code == "quote_not_answered"
     assert "It died." in refused.why
     nowhere = quoted(ann, 25, gpus=[8])
-    assert refusal(ann, nowhere, gpus=[8]).code == "quote_not_placed"
+    refused = refusal(ann, nowhere, gpus=[8])
+    assert refused.code == "quote_not_placed"
+    assert "(no_feasible_pool)" in refused.why or "(no_capacity)" in refused.why
+
+
+def test_a_gang_beyond_its_budget_is_told_of_gpus_and_max_cost_not_of_its_bid(market):
+    ann, _ = market
+    beyond = quoted(ann, 25, max_cost=Decimal("0.01"))
+    reason = quote_shown(beyond)["answer"]["reason"]
+    assert reason["message"].endswith("To run, take fewer GPUs or a higher max_cost.")
+    refused = refusal(ann, beyond, max_cost=Decimal("0.01"))
+    assert refused.why.endswith("; take fewer GPUs or a higher max_cost.")
+    assert "higher value" not in refused.why
+    low = quoted(ann, 25, value=Decimal("0.01"))
+    assert "To run" not in quote_shown(low)["answer"]["reason"]["message"]
+    assert "higher value" in refusal(ann, low, value=Decimal("0.01")).why
+
+
+@pytest.mark.parametrize("preemptible", [True, False])
+@pytest.mark.parametrize("samples", [12_347, 20_000, 20_001])
+def test_what_a_budget_pays_for_exactly_is_not_lost_to_the_last_digit(market, samples, preemptible):
+    ann, _ = market
+    wish = {"samples": samples, "preemptible": preemptible}
+    told = quote_shown(quoted(ann, 25, **wish))["answer"]
+    assert told["runs"], told
+    job = a_job(ann, gpus=[2], value="900", max_cost="1000", now=later(26), **wish)
+    a_round(later(31))
+    assert live_lease(job).pool.name == "gpu"
+
+
+def test_a_round_past_its_retention_is_not_called_a_round_that_never_was(market):
+    ann, _ = market
+    assert rounds.snapshots_forget(now=later(86_400 * 4000)) == 1
+    with pytest.raises(NotFound) as caught:
+        ask(ann, 86_400 * 4000)
+    assert caught.value.code == "round_forgotten"
+    assert "past their retention" in caught.value.why
 
 
 def test_an_expired_quote_is_refused_and_still_read(market):

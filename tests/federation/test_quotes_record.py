@@ -129,6 +129,24 @@ def test_a_statement_shows_quote_code_and_sentence(market):
     table = list(csv.DictReader(io.StringIO("".join(statement_csv(statement)))))
     assert [row["quote_code"] for row in table if row["quote_code"]] == ["as_quoted"] * len(said)
     assert WISH["name"] in said[0]["what"]
+    assert {line["purse"].split()[0] for line in said} == {"tenant_escrow"}
+    seller = contract.lease.site.member
+    theirs = period_statement(seller, currency="cash", since=later(-(10**6)), until=later(10**6))
+    assert [line for line in theirs.lines if line.kind == "settle"]
+    assert not any(line.quote.id for line in theirs.lines if "member" in line.purse)
+
+
+def test_a_refund_and_a_penalty_were_never_quoted(market):
+    job, _ = a_short_delivery(market)
+    pay(later(46))
+    statement = period_statement(
+        job.tenant.member, currency="cash", since=later(-(10**6)), until=later(10**6)
+    )
+    settled_lines = [line for line in statement.lines if line.kind == "settle"]
+    assert {line.purse.split()[0]: bool(line.quote.id) for line in settled_lines} == {
+        "tenant_escrow": True,
+        "tenant_cash": False,
+    }
 
 
 def an_ending(lease, draw):

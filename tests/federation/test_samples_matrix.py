@@ -154,7 +154,7 @@ def test_every_cell_is_what_one_after_another_gives(seed):
     assert any(not one.priced for one in oracle.values())
 
 
-def test_leases_that_nobody_claimed_are_weighed_with_the_prior_in_both_forms():
+def test_leases_that_nobody_claimed_are_planned_on_alone_in_both_forms():
     pool = a_site("north").pools.get()
     cell = {"pool": pool, "job_class": a_class("new"), "gpus": 2}
     shown = MeasuredAffinity.objects.create(
@@ -167,8 +167,9 @@ def test_leases_that_nobody_claimed_are_weighed_with_the_prior_in_both_forms():
     key = (pool.pk, cell["job_class"].pk, 2)
     found = matrix()[key]
     belief = observed(measured=shown.samples_per_s, log_sd=0.0, leases=1)
-    assert found.samples_per_s == pytest.approx(blend([said, measured(belief)]).rate)
-    assert 600 < found.samples_per_s < 700
+    assert found.samples_per_s == pytest.approx(1000.0)
+    assert found.with_prior == pytest.approx(blend([said, measured(belief)]).rate)
+    assert 600 < found.with_prior < 700
     assert (found.source, found.leases, found.priced) == ("neighbours", 1, True)
     assert matrix().speed(*key) == pytest.approx(found.samples_per_s, rel=1e-12)
 

@@ -242,6 +242,27 @@ def test_offers_show_price_and_speed_and_no_control_characters(logged_in):
     assert "throttled [bold]to half" in shown
 
 
+def test_a_guess_does_not_look_like_a_measured_speed(logged_in):
+    known = {"job_class": "lm", "gpus": 1, "declared": 1200.0, "measured": 1100.0,
+             "believed": 1150.0, "low": 1000.0, "high": 1300.0, "source": "blended",
+             "priced": True, "reports": 3, "known_at": "2000-01-01T00:00:00Z"}  # fmt: skip
+    guess = known | {"job_class": "cnn", "declared": None, "measured": None, "source": "roofline",
+                     "priced": False, "reports": 0, "low": 500.0, "known_at": "soon"}  # fmt: skip
+    offer = {
+        "site": "alder", "pool": "alder.a100", "gpu": "A100", "gpus": 8, "reserve": "1.5",
+        "price": None, "valid_until": None, "note": "", "affinities": [known, guess],
+    }  # fmt: skip
+    logged_in.on("GET", "/api/v1/offers", a_page(offer))
+    head, first, second, note = run("offers").stdout.splitlines()
+    for column in ("90 % BETWEEN", "SOURCE", "PRICED", "AGE"):
+        assert column in head
+    assert first.split()[-6:-2] == ["1,000-1,300", "blended", "yes", "3"]
+    assert first.split()[-1] == "d"
+    assert int(first.split()[-2]) > 9000
+    assert second.split()[-5:] == ["500-1,300", "roofline", "no", "0", "-"]
+    assert note.startswith("PRICED no: a guess")
+
+
 def test_rounds_show_void_ones_with_their_reason(logged_in):
     row = {"number": 7, "venue": "main", "state": "VOID", "opened_at": "2026-11-21T10:00:00Z",
            "closes_at": "2026-11-21T10:05:00.5Z", "traded_gpus": None, "surplus": None, "bids": 3,
@@ -320,6 +341,20 @@ def test_a_job_without_an_attempt_has_an_empty_log(logged_in):
     logged_in.on("GET", PATH, Answer(200, a_job(state="CANCELLED")))
     logged_in.on("GET", f"{PATH}/logs", Answer(200, b"", {"Hanse-Attempts": "0"}))
     assert run("logs", JOB["id"], "-f").stdout_bytes == b""
+
+
+def test_a_job_that_waits_for_its_probe_points_to_the_probes_log(logged_in):
+    other = a_job(id="0190d3c2-0000-7000-8000-0000000000b1", kind="probe", parent="another")
+    probe = a_job(id="0190d3c2-0000-7000-8000-0000000000b2", kind="probe", parent=JOB["id"])
+    logged_in.on("GET", PATH, Answer(200, a_job(attempt=None)))
+    logged_in.on("GET", f"{PATH}/logs", Answer(200, b"", {"Hanse-Attempts": "0"}))
+    logged_in.on("GET", "/api/v1/jobs", a_page(other, probe))
+    done = run("logs", JOB["id"])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.endswith(f"its probe has a log of its own: hanse logs {probe['id']}\n")
+    assert logged_in.asked[-1].query == {"kind": "probe"}
+    logged_in.on("GET", "/api/v1/jobs", a_page(other))
+    assert run("logs", JOB["id"]).stderr == "no log: the job has not been started yet\n"
 
 
 def test_login_checks_the_token_and_keeps_it_for_its_owner_only(broker, tmp_path):

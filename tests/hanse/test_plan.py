@@ -210,6 +210,20 @@ def test_wishes_that_nothing_meets_leave_the_front(file, logged_in):
     assert [line.split()[0] for line in lines[1:3]] == ["north.h", "south.a"]
 
 
+def test_of_many_refused_pools_some_are_shown_each_in_short(file, logged_in):
+    long = "no plan fits: " + "word " * 60
+    refused = [{"pool": f"p{at}.x", "why": long} for at in range(12)]
+    logged_in.on("POST", "/api/v1/plans", Answer(200, {**CHOICE, "refused": refused}))
+
+    lines = run("plan", file).stdout.splitlines()
+
+    assert "refused: 12 of the pools that it may use" in lines
+    shown = [line for line in lines if ".x: no plan fits" in line]
+    assert len(shown) == 10
+    assert all(len(line) < 180 and line.endswith(" ...") for line in shown)
+    assert lines[-1].strip().startswith("and 2 more")
+
+
 def test_plan_as_json_is_the_answer(file, logged_in):
     logged_in.on("POST", "/api/v1/plans", Answer(200, CHOICE))
 

@@ -93,6 +93,64 @@ def test_a_job_that_would_not_run_is_told_why_and_what_bid_would(file, logged_in
     assert "would run at 14.500000 credits per million samples, alder.a100" in done.stdout
 
 
+def unknown_to_every_round():
+    answer = {
+        "runs": False,
+        "placed": [],
+        "reason": {"code": "no_feasible_pool", "message": "No pool has a speed."},
+        "would_run_at": None,
+        "displaces_own": [],
+        "displaces_others": 0,
+    }
+    return a_quote(answer=answer)
+
+
+def a_guess(**changes):
+    return {
+        "job_class": "resnet50-b64", "gpus": 4, "declared": None, "measured": None,
+        "believed": 1150.5, "low": 700.0, "high": 1900.0, "source": "catalogue", "priced": False,
+        "reports": 0, "known_at": "2026-11-21T10:00:00Z",
+    } | changes  # fmt: skip
+
+
+def test_a_class_that_only_a_prior_knows_names_the_guess_and_the_probe(file, logged_in):
+    rows = [a_guess(), a_guess(job_class="other"), a_guess(gpus=8, priced=True)]
+    offer = {"pool": "alder.a100", "affinities": rows}
+    logged_in.on("POST", "/api/v1/quotes", Answer(202, unknown_to_every_round()))
+    logged_in.on("GET", "/api/v1/offers", a_page(offer, {"pool": "birch.x", "affinities": []}))
+    lines = run("quote", file).stdout.splitlines()
+    guesses = [line for line in lines if line.startswith("guess")]
+    assert guesses == [
+        "guess        1,150 samples/s on 4 GPUs at alder.a100 (700-1,900, by catalogue)"
+    ]
+    assert "a probe at its least size measures it first" in lines[-1]
+
+
+def test_without_a_guess_a_quote_says_no_more_and_json_asks_no_more(file, logged_in):
+    logged_in.on("POST", "/api/v1/quotes", Answer(202, unknown_to_every_round()))
+    logged_in.on("GET", "/api/v1/offers", a_page())
+    assert "guess" not in run("quote", file).stdout
+    before = len(logged_in.asked)
+    run("quote", file, "-o", "json")
+    assert [one.path for one in logged_in.asked[before:]] == ["/api/v1/quotes"]
+
+
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        ("8.000000", "without the job: its bid for these GPUs raises the price by 0.374000"),
+        ("9.000000", "without the job: with it the round is decided otherwise, 0.626000 below"),
+        ("8.374000", "without the job"),
+    ],
+)
+def test_a_price_that_the_job_itself_moves_says_so(file, logged_in, before, why):
+    placed = QUOTE["answer"]["placed"][0] | {"price_before": before}
+    answer = QUOTE["answer"] | {"placed": [placed]}
+    logged_in.on("POST", "/api/v1/quotes", Answer(202, a_quote(answer=answer)))
+    [line] = [x for x in run("quote", file).stdout.splitlines() if x.startswith("before")]
+    assert line.endswith(f"{before} credits per GPU-hour, {why}")
+
+
 def test_a_model_shows_how_it_is_split(file, logged_in):
     placed = QUOTE["answer"]["placed"][0]
     plan = {"tensor": 2, "pipeline": 1, "data": 2, "zero": 1, "micro_batch": 8}

@@ -87,7 +87,7 @@ class Realm:
     def client(self, tenant: str) -> Client:
         return Client(self.federation.url, self.tokens["api"][tenant])
 
-    def agent_yaml(self, name: str, *, speed: float, gpus: int, port: int) -> Path:
+    def agent_yaml(self, name: str, *, speed: float, gpus: int, port: int, **more: Any) -> Path:
         folder = self.home / name
         folder.mkdir(exist_ok=True)
         path = folder / "agent.yaml"
@@ -99,16 +99,26 @@ class Realm:
             "driver": {"kind": "process", "work": str(folder / "work"), "threads_per_gpu": 1},
             "sync": {"wait_s": 0.3, "gap_s": 0.1, "report_s": 0.3, "tick_s": 0.1},
             "grace_s": 5,
+            **more,
         }
         path.write_text(yaml.safe_dump(config))
         return path
 
     def site(
-        self, name: str, *, speed: float = 1000.0, gpus: int = 1, port: int | None = None
+        self,
+        name: str,
+        *,
+        speed: float = 1000.0,
+        gpus: int = 1,
+        port: int | None = None,
+        **more: Any,
     ) -> Child:
-        """Enrol and start an agent; returns when its offer is on the market."""
+        """Enrol and start an agent; returns when its offer is on the market.
+
+        `more`: further keys of its configuration.
+        """
         port = port or self.federation.port
-        config = self.agent_yaml(name, speed=speed, gpus=gpus, port=port)
+        config = self.agent_yaml(name, speed=speed, gpus=gpus, port=port, **more)
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "agents", "join", f"http://127.0.0.1:{port}"),

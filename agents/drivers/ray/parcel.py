@@ -1,6 +1,6 @@
 """What goes to the nodes: our guard as one file that a bare Python runs.
 
-A zip application of three modules that use the standard library only, named by its content: a node
+A zip application of four modules that use the standard library only, named by its content: a node
 never runs half of it, and an update of the agent leaves the guards that already run alone.
 """
 
@@ -14,7 +14,12 @@ from pathlib import Path
 
 import agents
 
-MODULES = ("drivers/guard.py", "drivers/processes.py", "drivers/ray/watch.py")
+MODULES = (
+    "drivers/guard.py",
+    "drivers/jsonfile.py",
+    "drivers/processes.py",
+    "drivers/ray/watch.py",
+)
 PACKAGES = ("__init__.py", "drivers/__init__.py", "drivers/ray/__init__.py")
 MAIN = "import sys\nfrom agents.drivers.ray.watch import main\nsys.exit(main(sys.argv[1]))\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  #: the same content gives the same bytes

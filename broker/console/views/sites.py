@@ -20,6 +20,7 @@ from broker.console.pages import act, back, show
 from federation.machines.site import SiteState
 from federation.models import AgentCredential, JoinToken, Offer, Site
 from federation.selectors import console_sites as reads
+from federation.selectors.admission import refusals_at
 from federation.selectors.console_jobs import story_of
 from federation.services.access import credentials_revoke, join_token_issue
 from federation.services.story import allows, tell
@@ -57,6 +58,7 @@ def _site_page(request: HttpRequest, site: Site, **more: Any) -> HttpResponse:
         "speeds": reads.speeds_of(row.offer),
         "offers": reads.offers_of(site),
         "leases": reads.leases_at(site),
+        "refusals": refusals_at(site.pk),
         "credentials": AgentCredential.objects.filter(site=site).order_by("-created_at")[:20],
         "tokens": JoinToken.objects.filter(site=site, used_at=None, expires_at__gt=now),
         "story": story_of("site", site.pk),

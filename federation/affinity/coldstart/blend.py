@@ -15,6 +15,13 @@ from dataclasses import dataclass
 from federation.affinity.posterior import INTERVAL_SDS, NOISE, Belief
 
 MEASURED = "measured"  #: source: leases of the very pair
+SURE_SDS = 4.0  #: deviations either side of a mean that a rate must be a sensible number at
+REACH = 60.0  #: furthest of a logarithm that is one: a factor of 10^26 either way
+
+
+def believable(log_mean: float, log_sd: float) -> bool:
+    """Whether a log-normal rate is one that can be shown and reckoned with at all."""
+    return log_sd > 0 and abs(log_mean) + SURE_SDS * log_sd < REACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +35,10 @@ class Prior:
     extrapolated: bool = False  #: whether it leaves the sizes that its source was shown
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.log_mean) and math.isfinite(self.log_sd) and self.log_sd > 0):
+        if not believable(self.log_mean, self.log_sd):
             raise ValueError(
-                f"A prior needs a finite mean and a positive spread, "
-                f"not {self.log_mean} and {self.log_sd}."
+                f"A prior needs a finite mean and a positive spread, {SURE_SDS:g} of it within "
+                f"{REACH:g} of 0, not {self.log_mean} and {self.log_sd}."
             )
 
     @property
@@ -51,18 +58,42 @@ class Prior:
         return Belief(self.log_mean, self.log_sd, leases, NOISE)
 
 
-def measured(belief: Belief) -> Prior:
+def prior_or_none(
+    log_mean: float, log_sd: float, source: str, n: int, *, extrapolated: bool = False
+) -> Prior | None:
+    """A prior; None where it is not believable, so that one strange input silences itself alone."""
+    if not believable(log_mean, log_sd):
+        return None
+    return Prior(log_mean, log_sd, source, n, extrapolated)
+
+
+def measured(belief: Belief) -> Prior | None:
     """What leases of the pool itself say, as one voice of a blend."""
-    return Prior(belief.mean_log, belief.sd_log, MEASURED, belief.n)
+    return prior_or_none(belief.mean_log, belief.sd_log, MEASURED, belief.n)
 
 
 def blend(priors: Sequence[Prior]) -> Prior:
     """All voices by their precisions; source, n and mark are those of the heaviest.
 
-    ValueError when there is no voice at all: nothing is known, and nothing is made up.
+    ValueError when there is no voice at all (nothing is known, and nothing is made up), and when
+    they disagree so far that no believable band holds them.
     """
     if not priors:
         raise ValueError("Nothing is known of this speed: no prior to blend.")
+    return Prior(*_blended(priors))
+
+
+def blend_known(*priors: Prior | None) -> Prior | None:
+    """The blend of those that exist; None when none does, or their blend is not believable."""
+    known = [prior for prior in priors if prior is not None]
+    if not known:
+        return None
+    mean, spread, source, n, extrapolated = _blended(known)
+    return prior_or_none(mean, spread, source, n, extrapolated=extrapolated)
+
+
+def _blended(priors: Sequence[Prior]) -> tuple[float, float, str, int, bool]:
+    """Mean, spread, source, n and mark of the blend."""
     precisions = [prior.log_sd**-2 for prior in priors]
     total = math.fsum(precisions)
     means = [prior.log_mean for prior in priors]
@@ -71,10 +102,4 @@ def blend(priors: Sequence[Prior]) -> Prior:
     ratio = math.sqrt(squares / (len(priors) - 1)) if len(priors) > 1 else 1.0
     heaviest = min(priors, key=lambda prior: (prior.log_sd, prior.source, prior.n))
     widened = max(1.0, ratio) / math.sqrt(total)
-    return Prior(mean, widened, heaviest.source, heaviest.n, heaviest.extrapolated)
-
-
-def blend_known(*priors: Prior | None) -> Prior | None:
-    """The blend of those that exist; None when none does."""
-    known = [prior for prior in priors if prior is not None]
-    return blend(known) if known else None
+    return mean, widened, heaviest.source, heaviest.n, heaviest.extrapolated

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from federation.affinity.allreduce import BITS, ring
-from federation.affinity.coldstart.blend import Prior
+from federation.affinity.coldstart.blend import Prior, prior_or_none
 from federation.affinity.coldstart.components import Array, Effects, Kernel, learn
 from federation.affinity.coldstart.devices import DEVICES, Device
 from federation.affinity.coldstart.kinship import GPUS_REACH, SIZE_REACH, same
@@ -97,7 +97,7 @@ class Catalogue:
         n = len(self.effects.items)
         means, spreads = self.effects.predict(list(levels))
         found = {
-            query: Prior(_held(query, levels[query] + mean), spread, "catalogue", n)
+            query: prior_or_none(_held(query, levels[query] + mean), spread, "catalogue", n)
             for query, mean, spread in zip(levels, means.tolist(), spreads.tolist(), strict=True)
         }
         return [found.get(query) for query in queries]
@@ -129,7 +129,18 @@ def roofline(query: Query) -> Prior | None:
     reach = attainable(query)
     if reach is None or query.operations is None:
         return None
-    return Prior(_held(query, math.log(reach * EFFICIENCY)), EFFICIENCY_SD, "roofline", 0)
+    log_rate = _held(query, math.log(reach * EFFICIENCY))
+    return prior_or_none(log_rate, EFFICIENCY_SD, "roofline", 0)
+
+
+def roof(query: Query) -> float | None:
+    """Samples/s that nothing passes: the peak of all its GPUs over the operations of a sample.
+    None where operations, the device or its peak at this precision are unknown."""
+    device = DEVICES.get(query.device)
+    peak = None if device is None else _peak(device, query.precision)
+    if peak is None or query.operations is None:
+        return None
+    return peak * 1e12 * query.gpus / query.operations
 
 
 def most_by_link(query: Query) -> float | None:

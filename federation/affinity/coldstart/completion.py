@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from federation.affinity.coldstart.blend import Prior
+from federation.affinity.coldstart.blend import Prior, prior_or_none
 from federation.affinity.coldstart.components import Array, Effects, condition, learn
 from federation.affinity.coldstart.kinship import (
     Kind,
@@ -83,7 +83,8 @@ class Completion:
         for family, asked in self._asked(pairs).items():
             means, spreads = self.effects[family].predict([self._place(pair) for pair in asked])
             for pair, mean, spread in zip(asked, means.tolist(), spreads.tolist(), strict=True):
-                found[pair] = Prior(mean, spread, "neighbours", self._behind(*pair))
+                said = prior_or_none(mean, spread, "neighbours", self._behind(*pair))
+                found |= {} if said is None else {pair: said}
         return [found.get(pair) for pair in pairs]
 
     def _asked(self, pairs: Sequence[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:

@@ -20,13 +20,14 @@ from typing import TypeVar
 import numpy as np
 from scipy.optimize import nnls
 
-from federation.affinity.coldstart.blend import Prior
+from federation.affinity.coldstart.blend import Prior, prior_or_none
 from federation.affinity.coldstart.components import Array
 
 HEAVY_SHARE = 0.01  #: a kind is heavy when it takes this part of a device's GPU time
 LEAST_SD = 0.01  #: of the logarithm of a step: nobody predicts better than 1 %
 PER_DOUBLING = 0.35  #: log seconds of doubt: half of what a wrong degree misses in a doubling
 FEWEST_NETS = 3  #: networks without which nothing is left to check on
+TURNS = 8  #: networks are left out one by one, or so many groups of them where there are more
 
 Thing = TypeVar("Thing")
 Group = TypeVar("Group")
@@ -162,7 +163,7 @@ class OperatorModel:
         beyond = self._beyond(network, device)
         spread = math.hypot(self.spread, PER_DOUBLING * beyond)
         rate = math.log(batch * gpus / step)
-        return Prior(rate, spread, "operators", self.networks, extrapolated=beyond > 0)
+        return prior_or_none(rate, spread, "operators", self.networks, extrapolated=beyond > 0)
 
     def _beyond(self, network: Network, device: str) -> float:
         """Mean doublings beyond what was timed, weighed by seconds."""
@@ -183,13 +184,20 @@ def fit_operators(timings: Sequence[Timing], exchanges: Sequence[Exchange]) -> O
             f"{len(networks)} networks were profiled: at least {FEWEST_NETS} are needed."
         )
     gaps: list[float] = []
-    for left in networks:
-        kept = _fit([timing for timing in timings if timing.network != left])
-        gaps += _gaps(kept, [timing for timing in timings if timing.network == left])
+    for left in _turns(networks):
+        kept = _fit([timing for timing in timings if timing.network not in left])
+        for network in sorted(left):
+            gaps += _gaps(kept, [timing for timing in timings if timing.network == network])
     if not gaps:
         raise Unpredictable("Each network has operators that no other has: nothing can be checked.")
     spread = max(LEAST_SD, math.sqrt(math.fsum(gap**2 for gap in gaps) / len(gaps)))
     return OperatorModel(_fit(timings), _lines(exchanges), spread, len(networks))
+
+
+def _turns(networks: Sequence[str]) -> list[frozenset[str]]:
+    """Which networks are left out together: each alone, or TURNS groups that differ by one."""
+    many = min(len(networks), TURNS)
+    return [frozenset(networks[at::many]) for at in range(many)]
 
 
 def _fit(timings: Sequence[Timing]) -> dict[str, DeviceModel]:
@@ -242,9 +250,11 @@ def _curve(timings: Sequence[Timing]) -> tuple[float, ...]:
 
 def _error(sizes: Array, seconds: Array, networks: Sequence[str], degree: int) -> float:
     """Mean relative error of the networks left out in turn; 0 when there is only one."""
-    owners = np.array(networks)
+    turns = _turns(sorted(set(networks)))
+    turn_of = {network: turn for turn, left in enumerate(turns) for network in left}
+    owners = np.array([turn_of[network] for network in networks])
     missed: list[float] = []
-    for left in sorted(set(networks)):
+    for left in range(len(turns)):
         kept, out = owners != left, owners == left
         if len(set(sizes[kept].tolist())) <= degree:
             continue

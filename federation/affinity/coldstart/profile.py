@@ -16,7 +16,6 @@ Operators, timings and exchanges are the summary that the regression of `operato
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,15 +30,18 @@ KEYS = (
     *("operators", "timings", "exchanges"),
 )
 PRECISIONS = ("half", "single")
-#: the largest number that each may be
-LARGEST = {"operations": 1e24, "parameters": 1e15, "batch": 1e9}
+#: the least and the largest number that each may be: what lies outside is no work of this world,
+#: and its logarithms and quotients would not be numbers that anybody can reckon with
+BETWEEN = {"operations": (1.0, 1e24), "parameters": (1.0, 1e15), "batch": (1e-3, 1e9)}
 WORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9 ._/-]{0,62}\Z")
 KIND = re.compile(r"[a-zA-Z0-9_.:-]{1,63}\Z")
-MOST_OPERATORS = 2000
+#: of the lists: a profile of them all is smaller than what one request may send
+MOST_OPERATORS = 1000
 MOST_TIMINGS = 20
-MOST_EXCHANGES = 100
+MOST_TIMES = 3000  #: operators times devices that they were timed on
+MOST_EXCHANGES = 40
 MOST_ELEMENTS = 1e18
-MOST_SECONDS = 1e6
+SECONDS = (1e-9, 1e6)  #: the least and the longest time
 MOST_GPUS = 1_000_000
 
 
@@ -63,6 +65,11 @@ class Profile:
     operators: tuple[Operator, ...] = ()
     seconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  #: device -> of each
     exchanges: Mapping[tuple[str, int], float] = field(default_factory=dict)  #: seconds
+
+    @property
+    def times(self) -> int:
+        """How many times of operators it tells."""
+        return len(self.operators) * len(self.seconds)
 
     def network(self, name: str) -> Network | None:
         """Its summary of operators under a name; None where it sent none."""
@@ -117,9 +124,9 @@ def _words(document: Mapping[str, Any]) -> list[Problem]:
 
 def _numbers(document: Mapping[str, Any]) -> list[Problem]:
     return [
-        Problem(name, f"a number above 0, at most {most:g}")
-        for name, most in LARGEST.items()
-        if name in document and not _fits(document[name], most)
+        Problem(name, f"a number above 0: at least {least:g} and at most {most:g}")
+        for name, (least, most) in BETWEEN.items()
+        if name in document and not _fits(document[name], least, most)
     ]
 
 
@@ -154,8 +161,9 @@ def _operator(row: object, path: str) -> list[Problem]:
     if not (isinstance(row["kind"], str) and KIND.match(row["kind"])):
         why = 'what it is, such as "Conv2D": letters, digits and _ . : -, at most 63'
         problems.append(Problem(f"{path}.kind", why))
-    if not _fits(row["size"], MOST_ELEMENTS, least=0.0):
-        problems.append(Problem(f"{path}.size", f"elements of its input, 0 to {MOST_ELEMENTS:g}"))
+    if not (_fits(row["size"], 0.0, 0.0) or _fits(row["size"], 1.0, MOST_ELEMENTS)):
+        why = f"elements of its input: 0, or from 1 to {MOST_ELEMENTS:g}"
+        problems.append(Problem(f"{path}.size", why))
     if not isinstance(row.get("on_cpu", False), bool):
         problems.append(Problem(f"{path}.on_cpu", "true or false"))
     return problems
@@ -167,6 +175,11 @@ def _timings(document: Mapping[str, Any]) -> list[Problem]:
         return [Problem("timings", f"a list of at most {MOST_TIMINGS} devices")]
     problems, seen = [], set[object]()
     many = len(document.get("operators", []))
+    if many * len(rows) > MOST_TIMES:
+        why = (
+            f"at most {MOST_TIMES} times in all: these are {many} operators on {len(rows)} devices"
+        )
+        return [Problem("timings", why)]
     for at, row in enumerate(rows):
         path = f"timings[{at}]"
         if not isinstance(row, dict) or set(row) != {"device", "seconds"}:
@@ -175,7 +188,7 @@ def _timings(document: Mapping[str, Any]) -> list[Problem]:
         problems += _device(row["device"], f"{path}.device")
         taken = row["seconds"]
         if not (isinstance(taken, list) and len(taken) == many and all(map(_is_time, taken))):
-            why = f"{many} times above 0 in seconds, one for each operator"
+            why = f"{many} times in seconds, one for each operator, each from {_times_allowed()}"
             problems.append(Problem(f"{path}.seconds", why))
         problems += _twice(path, _known(row["device"]), seen)
     return problems
@@ -196,7 +209,9 @@ def _exchanges(document: Mapping[str, Any]) -> list[Problem]:
         if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= MOST_GPUS:
             problems.append(Problem(f"{path}.gpus", f"a whole number of GPUs, 1 to {MOST_GPUS}"))
         if not _is_time(row["seconds"]):
-            problems.append(Problem(f"{path}.seconds", "a time above 0 in seconds"))
+            problems.append(
+                Problem(f"{path}.seconds", f"a time in seconds, from {_times_allowed()}")
+            )
         problems += _twice(path, (_known(row["device"]), str(gpus)), seen)
     return problems
 
@@ -220,18 +235,22 @@ def _twice(path: str, key: object, seen: set[object]) -> list[Problem]:
 
 
 def _is_time(value: object) -> bool:
-    return _fits(value, MOST_SECONDS)
+    return _fits(value, *SECONDS)
 
 
-def _fits(value: object, most: float, *, least: float | None = None) -> bool:
-    """True for a number of JSON above 0, or from `least` on, up to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value > most:
+def _times_allowed() -> str:
+    return f"{SECONDS[0]:g} to {SECONDS[1]:g}"
+
+
+def _fits(value: object, least: float, most: float) -> bool:
+    """True for a number of JSON from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and (value > 0 if least is None else value >= least)
+    return least <= value <= most
 
 
 def _profile(document: Mapping[str, Any]) -> Profile:
-    numbers = {name: float(document[name]) for name in LARGEST if name in document}
+    numbers = {name: float(document[name]) for name in BETWEEN if name in document}
     operators = tuple(
         Operator(row["kind"], float(row["size"]), row.get("on_cpu", False))
         for row in document.get("operators", [])

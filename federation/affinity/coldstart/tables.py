@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from federation.affinity.coldstart.blend import Prior
+from federation.affinity.coldstart.blend import Prior, prior_or_none
 from federation.affinity.coldstart.catalogue import Query, Result
 from federation.affinity.coldstart.devices import recognise
 
@@ -89,7 +89,7 @@ def on_same_device(
     asked = own[len(own) // 2].batch if batch is None else batch
     nearest = min(own, key=lambda row: (abs(math.log2(row.batch / asked)), row.batch))
     spread = math.hypot(ANOTHER_MACHINE, DOUBLING * math.log2(nearest.batch / asked))
-    return Prior(math.log(nearest.rate), spread, "catalogue", len(own))
+    return prior_or_none(math.log(nearest.rate), spread, "catalogue", len(own))
 
 
 def _plain(text: str) -> str:

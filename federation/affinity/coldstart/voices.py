@@ -9,28 +9,49 @@ by the catalogue's curve in the GPUs. Operators without a communication line for
 data sheet, take it as so many times one GPU and DOUBLING_SD wider for each doubling.
 
 A cell that was measured itself is told by what others showed: its own leases are left out.
+
+No voice passes the roof of the device, its peak over the operations of a sample, and nothing is
+learnt from a cell that does. A class is told by the timings of its teachers alone: whoever could
+add a network to them could move what they say. What cannot be learnt from is left out and said in
+`Voices.silent`; the other voices speak on.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
-from federation.affinity.coldstart.blend import Prior, blend_known
-from federation.affinity.coldstart.catalogue import Catalogue, Query, Result, roofline, study
+from federation.affinity.coldstart.blend import Prior, believable, blend_known, prior_or_none
+from federation.affinity.coldstart.catalogue import (
+    Catalogue,
+    Query,
+    Result,
+    roof,
+    roofline,
+    study,
+)
 from federation.affinity.coldstart.completion import Cell, Completion, complete
 from federation.affinity.coldstart.devices import DEVICES, recognise
 from federation.affinity.coldstart.kinship import Kind
-from federation.affinity.coldstart.operators import OperatorModel, Unpredictable, fit_operators
+from federation.affinity.coldstart.operators import (
+    Exchange,
+    OperatorModel,
+    Timing,
+    Unpredictable,
+    fit_operators,
+)
 from federation.affinity.coldstart.profile import Profile
 from federation.affinity.coldstart.tables import Row, on_same_device, results
 from federation.affinity.posterior import COMMON, NOISE
 
 DOUBLING_SD = 0.15  #: of the logarithm: a doubling of the GPUs that brings 1.7 to 2 times the speed
 POOLS_APART = 0.1  #: deviation of the logarithm between two pools of one kind of GPU
+Learnt = TypeVar("Learnt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +84,9 @@ class Voices:
     completion: Completion | None
     counted: Catalogue | None  #: of works whose operations are known
     named: Catalogue | None  #: of works by their names
-    operators: OperatorModel | None
+    operators: Mapping[str, OperatorModel]  #: by class
     table: tuple[Row, ...] = ()  #: speeds measured elsewhere
+    silent: tuple[str, ...] = ()  #: voices that could not be learnt, each with why
 
     def priors(self, asked: Sequence[Asked]) -> list[Prior | None]:
         """What is known of each, in their order; None where nothing is."""
@@ -87,12 +109,13 @@ class Voices:
         if profile.operations is None and (kin is not None or elsewhere is not None):
             told = None  # it learnt from the same, and knows no more
         learnt = min((one for one in (kin, told) if one), key=lambda one: one.log_sd, default=None)
-        return blend_known(
+        said = blend_known(
             learnt,
             self._of_operators(asked, profile),
             elsewhere,
             _grown(sheet, asked.gpus, 1),
         )
+        return _under(None if query is None else roof(query), said)
 
     def _of_others(self, asked: Asked, own: Measured) -> Prior | None:
         """Kin without the cell's own leases: other pools of the kind, and all other cells."""
@@ -107,7 +130,7 @@ class Voices:
             return left
         leases = sum(one.leases for one in others)
         spread = math.hypot(NOISE / math.sqrt(leases), COMMON, POOLS_APART)
-        return blend_known(left, Prior(_mean(others), spread, "neighbours", leases))
+        return blend_known(left, prior_or_none(_mean(others), spread, "neighbours", leases))
 
     def _of_results(self, asked: Sequence[Asked]) -> list[Prior | None]:
         """What the catalogue of measured and public results says: by the operations of the work
@@ -142,12 +165,13 @@ class Voices:
 
     def _of_operators(self, asked: Asked, profile: Profile) -> Prior | None:
         network = profile.network(asked.job_class)
-        if self.operators is None or network is None or profile.batch is None:
+        model = self.operators.get(asked.job_class)
+        if model is None or network is None or profile.batch is None:
             return None
-        at_size = self.operators.prior(network, asked.column, asked.gpus, profile.batch)
+        at_size = model.prior(network, asked.column, asked.gpus, profile.batch)
         if at_size is not None:
             return at_size
-        one = self.operators.prior(network, asked.column, 1, profile.batch)
+        one = model.prior(network, asked.column, 1, profile.batch)
         return _grown(one, asked.gpus, asked.gpus)
 
 
@@ -163,15 +187,20 @@ def listen(
     *,
     asked: Iterable[tuple[str, int]] = (),
     table: Sequence[Row] = (),
+    teachers: Mapping[str, Sequence[str]] | None = None,
 ) -> Voices:
-    """Learn from what was measured.
+    """Learn from what was measured; what cannot be learnt is silent, and says why.
 
     `profiles` has an entry, empty where nothing is said, for each class that was measured or is
     asked about. `asked` are the classes and gang sizes that completion is asked about: it costs
-    time and memory by the square of them. `table` holds speeds measured elsewhere.
+    time and memory by the square of them. `table` holds speeds measured elsewhere. `teachers`:
+    for each class whose operators may speak, the classes whose timings they are learnt from.
     """
+    silent: list[str] = []
     rates: dict[tuple[str, str, int], list[Measured]] = defaultdict(list)
     for one in measured:
+        if not _plausible(one, profiles[one.job_class]):
+            continue
         rates[one.job_class, one.column, one.gpus].append(one)
     cells = {key: tuple(rows) for key, rows in sorted(rates.items())}
     own = [found for key, rows in cells.items() if (found := _result(profiles, key, rows))]
@@ -181,12 +210,43 @@ def listen(
     return Voices(
         profiles=profiles,
         rates=cells,
-        completion=_completed(profiles, cells, asked),
-        counted=study(counted) if counted else None,
-        named=study([*named, *elsewhere]) if named or elsewhere else None,
-        operators=_fitted(profiles),
+        completion=_tried(silent, "neighbours", lambda: _completed(profiles, cells, asked)),
+        counted=_tried(silent, "catalogue", lambda: _studied(counted)),
+        named=_tried(silent, "catalogue", lambda: _studied([*named, *elsewhere])),
+        operators=_taught(profiles, teachers or {}, silent),
         table=tuple(table),
+        silent=tuple(silent),
     )
+
+
+def _tried(silent: list[str], voice: str, learn: Callable[[], Learnt | None]) -> Learnt | None:
+    """What was learnt; None, with why among the `silent`, where its numbers cannot be."""
+    try:
+        return learn()
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        silent.append(f"{voice}: {error}")
+        return None
+
+
+def _plausible(one: Measured, profile: Profile) -> bool:
+    """Whether a measured speed is one that can be: a sensible number, no higher than the roof."""
+    if not one.rate > 0 or not believable(math.log(one.rate), NOISE):
+        return False
+    query = _query(one.job_class, profile, one.column, one.gpus)
+    most = None if query is None else roof(query)
+    return most is None or one.rate <= most
+
+
+def _under(most: float | None, prior: Prior | None) -> Prior | None:
+    """The prior, its mean no higher than a rate."""
+    if prior is None or most is None or prior.log_mean <= math.log(most):
+        return prior
+    marked = prior.extrapolated
+    return prior_or_none(math.log(most), prior.log_sd, prior.source, prior.n, extrapolated=marked)
+
+
+def _studied(results: Sequence[Result]) -> Catalogue | None:
+    return study(results) if results else None
 
 
 def left_out(completion: Completion, name: str, pool: str, log_rate: float) -> Prior | None:
@@ -204,9 +264,8 @@ def left_out(completion: Completion, name: str, pool: str, log_rate: float) -> P
     at = effects.items.index(place)
     precision = float(effects.inverse[at, at])
     mean = log_rate - float(effects.solved[at]) / precision
-    return Prior(
-        mean, effects.widening / math.sqrt(precision), "neighbours", len(effects.items) - 1
-    )
+    spread = effects.widening / math.sqrt(precision)
+    return prior_or_none(mean, spread, "neighbours", len(effects.items) - 1)
 
 
 def _completed(
@@ -227,10 +286,25 @@ def _completed(
     return complete(known, kinds)
 
 
-def _fitted(profiles: Mapping[str, Profile]) -> OperatorModel | None:
+def _taught(
+    profiles: Mapping[str, Profile], teachers: Mapping[str, Sequence[str]], silent: list[str]
+) -> dict[str, OperatorModel]:
+    """The regression on operators of each class, made once for those of the same teachers."""
+    found: dict[str, OperatorModel] = {}
+    made: dict[tuple[str, ...], OperatorModel | None] = {}
+    for job_class, names in sorted(teachers.items()):
+        own = tuple(sorted(names))
+        if own not in made:
+            timings = [one for name in own for one in profiles[name].timings(name)]
+            exchanges = [one for name in own for one in profiles[name].exchanged(name)]
+            made[own] = _tried(silent, "operators", partial(_fitted, timings, exchanges))
+        model = made[own]
+        found |= {} if model is None else {job_class: model}
+    return found
+
+
+def _fitted(timings: Sequence[Timing], exchanges: Sequence[Exchange]) -> OperatorModel | None:
     """The regression on operators; None while too few networks were timed."""
-    timings = [one for name, own in sorted(profiles.items()) for one in own.timings(name)]
-    exchanges = [one for name, own in sorted(profiles.items()) for one in own.exchanged(name)]
     with suppress(Unpredictable):
         return fit_operators(timings, exchanges)
     with suppress(Unpredictable):  # a communication line may be what is missing
@@ -281,4 +355,5 @@ def _grown(prior: Prior | None, gpus: int, factor: int) -> Prior | None:
     if prior is None or gpus == 1:
         return prior
     spread = math.hypot(prior.log_sd, DOUBLING_SD * math.log2(gpus))
-    return replace(prior, log_mean=prior.log_mean + math.log(factor), log_sd=spread)
+    mean, marked = prior.log_mean + math.log(factor), prior.extrapolated
+    return prior_or_none(mean, spread, prior.source, prior.n, extrapolated=marked)
