@@ -42,11 +42,11 @@ while the orders are the ones that the agent has seen.
 
 Fields that came after the first release are left out while they are empty: `measurement`, what a
 pool says of its GPUs, `policy`, `plan`, `tenant`, and the `code` of an end. So an offer that says
-nothing of its GPUs and has no policy has the digest that it always had. Upgrade the broker before its agents; an older broker refuses a field that it does not
-know. The other way round there is no order to keep: an agent names in the label of its
-`agent_version` (`{told}`) what it reads of such fields, and the broker sends the others nothing of
-them. A broker that names the `tenant` of a lease reads the `code` of its end; the agent sends it to
-no other.
+nothing of its GPUs and has no policy has the digest that it always had. Upgrade the broker before
+its agents; an older broker refuses a field that it does not know. The other way round there is no
+order to keep: an agent names in the label of its `agent_version` (`{told}`) what it reads of such
+fields, and the broker sends the others nothing of them. A broker that names the `tenant` of a lease
+reads the `code` of its end; the agent sends it to no other.
 
 A report is known by its `attempt` and `seq`. A replay is accepted again and changes nothing. The
 agent keeps a report in its journal until a `Receipt` for it came back.
