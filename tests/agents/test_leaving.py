@@ -121,7 +121,7 @@ def test_the_offer_is_shown_as_the_rules_leave_it(
 ) -> None:
     agent = make_agent(policy="policy.yaml")
     (tmp_path / "policy.yaml").write_text("keep: {a100: 1}\ntenants: {deny: [ann]}\n")
-    shown = json.loads(hanse("offer", agent, "--output", "json").output)
+    shown = json.loads(hanse("offer", agent, "--output", "json").stdout)
     assert shown["pools"][0]["gpus"] == 1
     assert shown["policy"]["tenants_deny"] == ["ann"]
 
