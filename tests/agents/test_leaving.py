@@ -55,7 +55,7 @@ def test_a_drained_agent_finishes_what_runs_and_opens_again(
     shown = hanse("status", agent).output
     assert "draining: new switches" in shown
     assert "a100: 0 GPUs on offer" in shown
-    assert json.loads(hanse("status", agent, "--output", "json").output)["rules"]["offered"] == {
+    assert json.loads(hanse("status", agent, "--output", "json").stdout)["rules"]["offered"] == {
         "a100": 0
     }
     agent.finish("job-a1")
