@@ -19,6 +19,7 @@ import httpx
 
 from agents.drivers.kubernetes.access import from_kubeconfig
 from agents.drivers.kubernetes.manifests import jobs_of, terms_of
+from agents.drivers.kubernetes.podspec import BASE
 from tests.agents.kubernetes_stub import FIXTURES, conversation
 from tests.agents.making import a_config, a_task, until
 from tests.kubernetes.site import IMAGE, Cluster
@@ -30,6 +31,7 @@ UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ADDRESS = re.compile(r"127\.\d+\.\d+\.\d+(:\d+)?")
 POD_NAME = re.compile(r"(hanse-[a-z0-9]+)-[a-z0-9]{5}\b")
 LONG = 400  #: characters of our own programs are left out of the recording
+PLACE = re.compile(re.escape(f"{BASE}/") + r"[\w./-]+")  #: folders of ours, inside the container
 
 
 def a_job(folder: Path) -> Json:
@@ -54,7 +56,7 @@ def scrubbed(value: Any, key: str = "") -> Any:
         return value
     if key == "resourceVersion":
         return "1"
-    if len(value) > LONG:
+    if len(value) > LONG or (key == "value" and PLACE.fullmatch(value)):
         return "(left out)"
     text = UID.sub("00000000-0000-0000-0000-000000000000", value)
     text = POD_NAME.sub(r"\1-xxxxx", ADDRESS.sub("127.0.0.1", text))
