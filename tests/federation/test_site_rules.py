@@ -6,10 +6,8 @@ import uuid
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from federation.admission import LESSONS, Published, Scope, Wish, announced, published
+from federation.admission import LESSONS, Published, Scope
 from federation.decision import decide
 from federation.errors import BadInput
 from federation.models import Assignment, Contract, Job, Lease, Offer, Round, Site, SiteRefusal
@@ -238,37 +236,6 @@ def test_a_site_that_has_closed_since_the_gate_is_awarded_nothing(fast, slow):
     a_round(later(20))
     assert site_of(job) == "slow"
     assert replay().holds
-
-
-def test_a_rule_that_does_not_forbid_this_job_announces_nothing():
-    wish = Wish("ann", "cnn", 60.0, 2)
-    rules = Published("x", tenants_deny=("bob*",), max_gpus=2, max_runtime_s=60.0)
-    for code in (*LESSONS, "made_up"):
-        assert not announced(code=code, rules=rules, offered=2, wish=wish)
-    denied = replace(rules, tenants_deny=("a*",))
-    assert announced(code="tenant_not_admitted", rules=denied, offered=2, wish=wish)
-    assert not announced(code="class_not_admitted", rules=denied, offered=2, wish=wish)
-
-
-names = st.text("abc*-", min_size=1, max_size=6)
-
-
-@given(
-    rules=st.builds(
-        Published,
-        digest=st.text("0123456789abcdef", min_size=1, max_size=8),
-        tenants_allow=st.lists(names, max_size=2).map(tuple),
-        classes_deny=st.lists(names, max_size=2).map(tuple),
-        max_gpus=st.none() | st.integers(1, 9),
-        max_runtime_s=st.none() | st.floats(1, 1e6),
-    ),
-    wish=st.builds(Wish, names, names, st.floats(1, 1e6), st.integers(1, 9)),
-)
-def test_published_rules_survive_their_storage_and_agree_with_what_is_announced(rules, wish):
-    again = published(rules.document())
-    assert again == rules
-    code = again.refusal(wish)
-    assert code is None or announced(code=code, rules=again, offered=99, wish=wish)
 
 
 def test_a_refusal_is_no_failure_of_the_job_nor_of_the_sites_record(fast, slow):
