@@ -159,7 +159,7 @@ def idle(python: Path, folder: Path, seconds: float) -> dict[str, float]:
 
         agent.broker.answer_with = weigh
         began = agent.cpu_s()
-        time.sleep(seconds)
+        time.sleep(seconds)  # the window that is measured
         spent = agent.cpu_s() - began
         return {
             "idle_rss_mb": agent.rss_mb(),
@@ -176,9 +176,9 @@ def busy(python: Path, folder: Path, attempts: int, seconds: float) -> dict[str,
         for number in range(attempts):
             agent.broker.leases[f"attempt-{number}"] = lease(number)
         wait_for(lambda: len({name for name, _ in list(agent.broker.reports)}) >= attempts, 180.0)
-        time.sleep(SETTLE_S)
+        time.sleep(SETTLE_S)  # starting is not what is measured
         began, told = agent.cpu_s(), len(agent.broker.reports)
-        time.sleep(seconds)
+        time.sleep(seconds)  # the window that is measured
         spent = agent.cpu_s() - began
         return {
             "attempts": float(attempts),

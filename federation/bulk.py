@@ -78,7 +78,7 @@ def pairs_stored(
         if connection.vendor == "postgresql":
             # each first value is sent once; OFFSET 0: no planner may read the whole table for it
             query = (
-                f"SELECT line FROM unnest(%s::int[], %s::{_type(fields[1])}[])"  # noqa: S608
+                f"SELECT line FROM unnest(%s::int[], %s::{_type(fields[1])}[])"  # noqa: S608 - names are quoted
                 f" WITH ORDINALITY AS asked(at, number, line) WHERE EXISTS (SELECT 1 FROM {table}"
                 f" WHERE {one} = (%s::{_type(fields[0])}[])[at] AND {other} = number OFFSET 0)"
             )
@@ -86,7 +86,7 @@ def pairs_stored(
         else:
             marks = ", ".join(["(%s, %s, %s)"] * len(part))
             query = (
-                f"WITH asked(line, first, number) AS (VALUES {marks}) SELECT line FROM asked"  # noqa: S608
+                f"WITH asked(line, first, number) AS (VALUES {marks}) SELECT line FROM asked"  # noqa: S608 - as above
                 f" WHERE EXISTS (SELECT 1 FROM {table} WHERE {one} = first AND {other} = number)"
             )
             rows = ((line, *_bound(fields, pair)) for line, pair in enumerate(part, 1))

@@ -44,7 +44,7 @@ def host_findings(config: Config, clock: Clock, *, pause_s: float = 0.02) -> Ite
 def boot_clock(clock: Clock, *, pause_s: float) -> Finding:
     """Fences hang on it: it moves, at the pace of the other clock, and is named by its boot."""
     before = (clock.boottime(), clock.monotonic())
-    time.sleep(pause_s)
+    time.sleep(pause_s)  # the pause is what both clocks are held against
     moved = clock.boottime() - before[0]
     other = clock.monotonic() - before[1]
     if moved <= 0 or abs(moved - other) > 1.0:

@@ -86,7 +86,7 @@ def _unclaimed(
 ) -> Believed | None:
     """Leases as they are, and beside them what they and the prior say by their variances."""
     if belief is None:
-        return None if prior is None else _supposed(prior, known_at)
+        return None if prior is None else supposed(prior, known_at)
     voice = blend_known(prior, measured(belief))
     if prior is None or voice is None:
         return _told(None, belief, belief, belief.speed(), MEASURED, known_at)
@@ -95,7 +95,7 @@ def _unclaimed(
     return replace(shown, with_prior=joint.speed())
 
 
-def _supposed(prior: Prior, known_at: datetime | None) -> Believed:
+def supposed(prior: Prior, known_at: datetime | None) -> Believed:
     """What a prior alone says: shown, and not priced on."""
     alone = Belief(prior.log_mean, prior.log_sd, prior.n, NOISE)
     return _told(None, None, alone, alone.speed(), prior.source, known_at)

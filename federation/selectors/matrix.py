@@ -27,6 +27,7 @@ from federation.affinity.belief import (
     claims_spread,
     observed,
     planned,
+    supposed,
 )
 from federation.affinity.believed import EXTRAPOLATED as EXTRAPOLATED
 from federation.affinity.believed import GUESSED, Believed
@@ -43,7 +44,7 @@ from federation.selectors.matrix_columns import (
     joined,
     taken,
 )
-from federation.selectors.matrix_values import Curve, forecast, moment, supposed
+from federation.selectors.matrix_values import Curve, forecast, moment
 from federation.selectors.planned_columns import Beliefs, planned_speeds
 
 Spot = tuple[UUID, int]  #: pool, GPUs

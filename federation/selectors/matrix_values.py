@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 from federation.affinity.belief import INTERVAL_SDS, NOISE, Belief, planned
 from federation.affinity.believed import EXTRAPOLATED, Believed
-from federation.affinity.coldstart.blend import Prior
 
 FORECAST = "forecast"  #: of a model, inside what was measured
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,13 +48,6 @@ def forecast(
     assert found is not None  # noqa: S101 - there is a belief
     source = EXTRAPOLATED if extrapolated else FORECAST
     return replace(found, samples_per_s=speed, measured=None, source=source)
-
-
-def supposed(prior: Prior, at: datetime) -> Believed:
-    """A prior's word, of which nothing was measured."""
-    found = planned(declared=None, belief=None, contracts=0, prior=prior, known_at=at)
-    assert found is not None  # noqa: S101 - there is a prior
-    return found
 
 
 def scaled(said: Believed, factor: float) -> Believed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -63,11 +63,9 @@ def plan_asked(*, draft: JobDraft, venue: Venue, now: datetime) -> Planned:
     if job_class is None:
         why = f"{draft.job_class} is not a registered job class"
         problems.append(FieldProblem("job_class", why, "unknown_class"))
-    if problems or job_class is None:
+    if problems or job_class is None or draft.model is None:
         raise BadInput(*problems)
-    planned = draft_fitted(draft=draft, job_class=job_class, venue=venue, now=now).planned
-    assert planned is not None  # noqa: S101 - it has a model
-    return planned
+    return _planned(draft, draft.model, job_class, stock_read(venue, now), now)
 
 
 def draft_fitted(
@@ -83,23 +81,29 @@ def draft_fitted(
 
     Nothing is stored. The sizes and pools that the tenant names are kept to; `chosen` is what was
     chosen before, by the quote that the draft cites; `stock` what is on offer, where it was read
-    for another draft already. Raises as `plan_choice`: BadInput for the
-    model, Refused("no_plan") when it fits nowhere permitted.
+    for another draft already. Raises as `plan_choice`: BadInput for the model, Refused("no_plan")
+    when it fits nowhere permitted.
     """
     if draft.model is None:
         return Fitted(draft)
-    if chosen is not None:
-        return Fitted(replace(draft, gpus=chosen.gpus, pools=chosen.pools), chosen)
-    planned = plan_choice(
-        model=draft.model,
+    planned = chosen or _planned(
+        draft, draft.model, job_class, stock or stock_read(venue, now), now
+    )
+    return Fitted(replace(draft, gpus=planned.gpus, pools=planned.pools), planned)
+
+
+def _planned(
+    draft: JobDraft, model: Mapping[str, Any], job_class: JobClass, stock: Stock, now: datetime
+) -> Planned:
+    return plan_choice(
+        model=model,
         samples=draft.samples,
         deadline_s=None if draft.deadline is None else (draft.deadline - now).total_seconds(),
         budget=float(draft.max_cost),
         wish=draft,
         job_class=job_class,
-        stock=stock or stock_read(venue, now),
+        stock=stock,
     )
-    return Fitted(replace(draft, gpus=planned.gpus, pools=planned.pools), planned)
 
 
 @dataclass(frozen=True, slots=True)

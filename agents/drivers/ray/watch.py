@@ -158,7 +158,7 @@ class RayGuard(Guard):
         self._read_renewal()
         while not self.known and not self._unwanted() and now() < until:
             self._pulse()
-            time.sleep(guard.TICK_S)
+            time.sleep(guard.TICK_S)  # a shared folder tells nobody that a file has changed
             self._read_renewal()
         self._pulse()
         ready = super()._prepare()
